@@ -1,0 +1,70 @@
+package api
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/claim"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+)
+
+const tagAnnouncement = "slurm-enclave/announcement/v1"
+
+// Announcement is a node's evidence with what it wants to be on the roster. The report binds
+// the keys; the Ed25519 signature binds the rest and proves that the node holds that key.
+type Announcement struct {
+	Job       enclave.JobKey   `json:"job"`
+	Node      string           `json:"node"`
+	Epoch     uint32           `json:"epoch"`
+	Purpose   claim.Purpose    `json:"purpose"`
+	Nonce     enclave.Nonce    `json:"nonce"`
+	Keys      enclave.NodeKeys `json:"keys"`
+	Addresses []netip.Addr     `json:"addresses"`
+	Endpoint  netip.AddrPort   `json:"endpoint"`
+	Evidence  enclave.Evidence `json:"evidence"`
+	Signature []byte           `json:"signature"`
+}
+
+// Sign signs the announcement with the node's Ed25519 key of this job.
+func (a *Announcement) Sign(key ed25519.PrivateKey) { a.Signature = ed25519.Sign(key, a.signed()) }
+
+// CheckSignature proves possession of the announced Ed25519 key.
+func (a *Announcement) CheckSignature() error {
+	if !ed25519.Verify(a.Keys.Ed25519[:], a.signed(), a.Signature) {
+		return errors.New("check announcement: not signed by the announced key")
+	}
+	return nil
+}
+
+// signed is every field, length-prefixed in order; evidence by its SHA-256.
+func (a *Announcement) signed() []byte {
+	b := []byte(tagAnnouncement)
+	put := func(v []byte) {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(v))) //nolint:gosec // bodies are bounded by MaxBody
+		b = append(b, v...)
+	}
+	number := func(v uint32) { put(binary.BigEndian.AppendUint32(nil, v)) }
+	put([]byte(a.Job.Cluster))
+	number(a.Job.Job)
+	number(a.Job.Restart)
+	put([]byte(a.Node))
+	number(a.Epoch)
+	put([]byte{byte(a.Purpose)})
+	put(a.Nonce[:])
+	put(a.Keys.WireGuard[:])
+	put(a.Keys.Ed25519[:])
+	put(a.Keys.HPKE)
+	number(uint32(len(a.Addresses))) //nolint:gosec // bodies are bounded by MaxBody
+	for _, x := range a.Addresses {
+		put([]byte(x.String()))
+	}
+	put([]byte(a.Endpoint.String()))
+	report, certificates := sha256.Sum256(a.Evidence.Report), sha256.Sum256(a.Evidence.Certificates)
+	put(report[:])
+	put(certificates[:])
+	put([]byte(a.Evidence.Provider))
+	return b
+}

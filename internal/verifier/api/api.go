@@ -1,0 +1,172 @@
+// Package api is what travels between nodes, controller, people and the verifier: the paths,
+// the JSON bodies, and the bytes that a node signs.
+//
+// It has no client and no server. Decode is strict: a field it does not know, a second
+// document after the first, or one byte over the limit is an error.
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/claim"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/roster"
+)
+
+// Paths of the verifier's API. Node paths need a node's certificate, people's a munge
+// credential; controller and admin paths exist on the controller's Unix socket only.
+const (
+	PathNonce    = "/v1/node/nonce"
+	PathEvidence = "/v1/node/evidence"
+	PathLeaves   = "/v1/node/leaves"
+	PathReady    = "/v1/node/ready"
+	PathBroken   = "/v1/node/broken"
+	PathRenew    = "/v1/node/renew"
+	PathTeardown = "/v1/node/teardown"
+
+	PathEnrolNonce   = "/v1/enrol/nonce"
+	PathEnrolRequest = "/v1/enrol/request"
+	PathEnrolStatus  = "/v1/enrol/status"
+
+	PathReport = "/v1/people/report"
+	PathJobs   = "/v1/people/jobs"
+	PathNodes  = "/v1/people/nodes"
+
+	PathRegister     = "/v1/controller/register"
+	PathSettled      = "/v1/controller/epilog"
+	PathEnrolPending = "/v1/admin/enrol/pending"
+	PathEnrolApprove = "/v1/admin/enrol/approve"
+	PathRevoke       = "/v1/admin/revoke"
+)
+
+// MaxBody bounds every request; the largest is evidence with a full certificate table.
+const MaxBody = 256 << 10
+
+// RegisterRequest is the controller's word on a job, before any node starts it.
+type RegisterRequest struct {
+	Job    enclave.Job `json:"job"`
+	Tenant string      `json:"tenant"` // as the user chose; "" leaves it to the account
+}
+
+// RegisterAnswer says what the job will be given.
+type RegisterAnswer struct {
+	Tenant string `json:"tenant"`
+	Epoch  uint32 `json:"epoch"`
+}
+
+// SettledRequest is the controller's word that a job's start is over on all nodes.
+type SettledRequest struct {
+	Job enclave.JobKey `json:"job"`
+}
+
+// Settlement is what became of the start.
+type Settlement struct {
+	Go       bool             `json:"go"`       // all ranks were let in
+	Requeued bool             `json:"requeued"` // the site role put the job back in the queue
+	Verdict  enclave.Verdict  `json:"verdict"`
+	Refusal  *enclave.Refusal `json:"refusal,omitempty"`
+}
+
+// NonceRequest opens a node's part in a job.
+type NonceRequest struct {
+	Job     enclave.JobKey `json:"job"`
+	Node    string         `json:"node"`
+	Purpose claim.Purpose  `json:"purpose"`
+}
+
+// NonceAnswer is every field of the claim that the node cannot know itself.
+type NonceAnswer struct {
+	Nonce     enclave.Nonce  `json:"nonce"`
+	Seconds   uint32         `json:"seconds"` // of the nonce's life
+	Epoch     uint32         `json:"epoch"`
+	HetOffset uint32         `json:"het_offset"`
+	Policy    enclave.Digest `json:"policy"`
+	Self      enclave.Node   `json:"self"` // the node's line of the inventory
+}
+
+// NodeRequest names a node's part in a job; it is all that leaves need.
+type NodeRequest struct {
+	Job   enclave.JobKey `json:"job"`
+	Node  string         `json:"node"`
+	Epoch uint32         `json:"epoch"`
+}
+
+// LeavesAnswer holds all peers in the roster's order.
+type LeavesAnswer struct {
+	Peers []enclave.Peer `json:"peers"`
+}
+
+// EvidenceAnswer wraps the roster's answer.
+type EvidenceAnswer struct {
+	Answer roster.Answer `json:"answer"`
+}
+
+// ReadyRequest says that mesh, fence and subtree of a node are up and read back.
+type ReadyRequest struct {
+	NodeRequest
+	PhasesMS map[string]int64 `json:"phases_ms"`
+	Network  Network          `json:"network"`
+	Storage  Storage          `json:"storage"`
+}
+
+// ReadyAnswer is the GO.
+type ReadyAnswer struct {
+	Lifetime uint32          `json:"lifetime_seconds"`
+	Verdict  enclave.Verdict `json:"verdict"`
+	Weak     bool            `json:"weak"`
+}
+
+// BrokenRequest is a node's own word that it can't take part.
+type BrokenRequest struct {
+	NodeRequest
+	Refusal enclave.Refusal `json:"refusal"`
+}
+
+// BrokenAnswer is what was decided of it: the node obeys this fault, not its own.
+type BrokenAnswer struct {
+	Refusal enclave.Refusal `json:"refusal"`
+}
+
+// RenewAnswer prolongs a node's GO.
+type RenewAnswer struct {
+	Lifetime uint32 `json:"lifetime_seconds"`
+}
+
+// TeardownRequest is a node's last word on a job.
+type TeardownRequest struct {
+	NodeRequest
+	Closed   bool             `json:"closed"` // the node equals its recorded closed state
+	Checks   []enclave.Check  `json:"checks"`
+	PhasesMS map[string]int64 `json:"phases_ms"`
+	Network  Network          `json:"network"`
+	Refusal  *enclave.Refusal `json:"refusal,omitempty"` // set when Closed is false
+}
+
+// Empty is the answer that says nothing but yes.
+type Empty struct{}
+
+// ErrorBody is the body of every answer that is not 200.
+type ErrorBody struct {
+	Refusal enclave.Refusal `json:"refusal"`
+}
+
+// Decode reads exactly one JSON document of at most limit bytes into v.
+func Decode(r io.Reader, limit int64, v any) error {
+	in := &io.LimitedReader{R: r, N: limit + 1}
+	d := json.NewDecoder(in)
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	switch {
+	case in.N <= 0:
+		return fmt.Errorf("decode body: over %d bytes", limit)
+	case err != nil:
+		return fmt.Errorf("decode body: %w", err)
+	}
+	if _, err = d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("decode body: more than one document")
+	}
+	return nil
+}

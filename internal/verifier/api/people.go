@@ -1,0 +1,114 @@
+package api
+
+import (
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+)
+
+// Network is what a node counted, summed over the nodes in a report.
+type Network struct {
+	Peers        uint32 `json:"peers"`
+	TunnelBytes  uint64 `json:"tunnel_bytes"`
+	OutsideBytes uint64 `json:"outside_bytes"`
+	Rejected     uint64 `json:"rejected"`
+	Dropped      uint64 `json:"dropped"`
+}
+
+// Storage is what a node mounted.
+type Storage struct {
+	Backend   string `json:"backend"`   // bind or lustre
+	Subtree   string `json:"subtree"`   // relative to the file system's root
+	Public    string `json:"public"`    // where the job sees it
+	Assurance string `json:"assurance"` // L1 client view, L2 enforced by the server
+	Transport string `json:"transport"` // fabric-trusted, ssk or wireguard
+}
+
+// NodeReport is one node of a report.
+type NodeReport struct {
+	Name        string           `json:"name"`
+	Result      enclave.Status   `json:"result"`
+	Simulated   bool             `json:"simulated"`
+	Weak        bool             `json:"weak"`
+	Product     string           `json:"product,omitempty"`
+	TCB         string           `json:"tcb,omitempty"`
+	Measurement string           `json:"measurement,omitempty"`
+	ChipID      string           `json:"chip_id,omitempty"`
+	Checks      []enclave.Check  `json:"checks"`
+	Refusal     *enclave.Refusal `json:"refusal,omitempty"`
+	Closed      *bool            `json:"closed,omitempty"` // what the epilog found; absent while the job runs
+	TimelineMS  map[string]int64 `json:"timeline_ms"`
+}
+
+// Report is the document behind `enclave report JOBID`.
+type Report struct {
+	Job        uint32           `json:"job"`
+	Restart    uint32           `json:"restart"`
+	Cluster    string           `json:"cluster"`
+	User       string           `json:"user"`
+	UID        uint32           `json:"uid"`
+	Account    string           `json:"account"`
+	Partition  string           `json:"partition"`
+	Tenant     string           `json:"tenant"`
+	Verdict    enclave.Verdict  `json:"verdict"`
+	Weak       bool             `json:"weak"`
+	Nodes      []NodeReport     `json:"nodes"`
+	Network    Network          `json:"network"`
+	Storage    Storage          `json:"storage"`
+	TimelineMS map[string]int64 `json:"timeline_ms"` // per phase, the slowest node's
+	NotCovered []string         `json:"not_covered"`
+	Receipt    string           `json:"receipt"` // "not yet" until receipts exist
+	Refusal    *enclave.Refusal `json:"refusal,omitempty"`
+	Registered time.Time        `json:"registered"`
+	Started    *time.Time       `json:"started,omitempty"` // GO
+	Ended      *time.Time       `json:"ended,omitempty"`
+}
+
+// JobLine is one job of a list.
+type JobLine struct {
+	Job        uint32          `json:"job"`
+	Restart    uint32          `json:"restart"`
+	User       string          `json:"user"`
+	Account    string          `json:"account"`
+	Partition  string          `json:"partition"`
+	Tenant     string          `json:"tenant"`
+	Nodes      []string        `json:"nodes"`
+	Verdict    enclave.Verdict `json:"verdict"`
+	Weak       bool            `json:"weak"`
+	Code       enclave.Code    `json:"code,omitempty"`
+	Registered time.Time       `json:"registered"`
+	Ended      *time.Time      `json:"ended,omitempty"`
+}
+
+// Jobs is the document behind `enclave jobs`.
+type Jobs struct {
+	Jobs []JobLine `json:"jobs"`
+}
+
+// NodeLine is one node's posture.
+type NodeLine struct {
+	Name        string           `json:"name"`
+	Enrolled    bool             `json:"enrolled"`
+	ChipID      string           `json:"chip_id,omitempty"`
+	Fingerprint string           `json:"fingerprint,omitempty"` // SHA-256 of the certificate
+	EnrolledAt  *time.Time       `json:"enrolled_at,omitempty"`
+	Result      enclave.Status   `json:"result"` // of the latest evidence
+	LastJob     string           `json:"last_job,omitempty"`
+	LastSeen    *time.Time       `json:"last_seen,omitempty"`
+	Drained     bool             `json:"drained"` // by us, and not resumed by us since
+	Refusal     *enclave.Refusal `json:"refusal,omitempty"`
+}
+
+// Nodes is the document behind `enclave nodes`.
+type Nodes struct {
+	Nodes    []NodeLine        `json:"nodes"`
+	Alarms   []Alarm           `json:"alarms"`
+	Counters map[string]uint64 `json:"counters"`
+}
+
+// Alarm is something an admin should know of.
+type Alarm struct {
+	Code   enclave.Code `json:"code"`
+	Reason string       `json:"reason"`
+	At     time.Time    `json:"at"`
+}
