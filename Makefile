@@ -1,0 +1,97 @@
+# slurm-enclave. `make help` lists the targets.
+
+GO        ?= go
+BIN       := bin
+TOOLS     := .cache/tools
+LINT      := $(TOOLS)/golangci-lint-$(LINT_VERSION)
+LINT_VERSION := v2.15.0
+CORPUS    ?= $(abspath ../shared/corpus)
+PREFIX    ?= /usr
+SYSCONF   ?= /etc
+SLURMLIB  ?= $(PREFIX)/lib/x86_64-linux-gnu/slurm-wlm
+VERSION   := $(shell cat VERSION)
+# The release is compiled into every program, so that the ground check can tell a plugin of another.
+LDFLAGS   := -s -w -X github.com/slurm-enclave/slurm-enclave/internal/release.Version=$(VERSION)
+PROGRAMS  := enclave enclaved enclave-keeper enclave-lab enclave-tsm enclave-prolog enclave-epilog
+CWARN     := -std=gnu11 -Wall -Wextra -Werror -Wformat=2 -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+CHARDEN   := -O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_SOURCE=2
+SPANK_C   := $(wildcard spank/*.c)
+SPANK_H   := $(wildcard spank/*.h)
+
+.PHONY: help build test test-unit test-asan test-e2e lint bench demo install deps tools clean fuzz
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## build    all programs and both shared objects, into bin/
+build: $(PROGRAMS:%=$(BIN)/%) $(BIN)/enclave.so $(BIN)/libenclave-submit.so $(BIN)/pingpong
+
+GO_SOURCES := $(shell find cmd internal prolog epilog etc -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum $(wildcard etc/*) VERSION
+
+$(BIN)/enclave $(BIN)/enclaved $(BIN)/enclave-keeper $(BIN)/enclave-lab $(BIN)/enclave-tsm: $(BIN)/%: $(GO_SOURCES)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+
+$(BIN)/enclave-prolog $(BIN)/enclave-epilog: $(BIN)/enclave-%: $(GO_SOURCES)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./$*
+
+$(BIN)/enclave.so: $(SPANK_C) $(SPANK_H) spank/enclave.map VERSION
+	@mkdir -p $(BIN)
+	$(CC) $(CWARN) $(CHARDEN) -DENCLAVE_VERSION='"$(VERSION)"' -shared -o $@ $(SPANK_C) \
+		-Wl,--version-script=spank/enclave.map -Wl,-z,relro,-z,now,-z,noexecstack
+
+$(BIN)/libenclave-submit.so: $(wildcard spank/submit/*.go) $(GO_SOURCES)
+	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags '$(LDFLAGS)' -o $@ ./spank/submit
+	@rm -f $(BIN)/libenclave-submit.h
+
+$(BIN)/pingpong: scripts/mpi/pingpong.c
+	@mkdir -p $(BIN)
+	mpicc -O2 -Wall -Wextra -Werror -o $@ $<
+
+## test     everything: units, attacks, the plugin under the address sanitizer, the lab
+test: build
+	scripts/test
+
+## lint     golangci-lint, clang-format, shellcheck, gcc -Werror
+lint: $(LINT)
+	$(LINT) run ./...
+	clang-format --dry-run -Werror $(SPANK_C) $(SPANK_H) scripts/mpi/pingpong.c
+	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/bench etc/prolog-slurmctld etc/epilog-slurmctld
+	for f in $(SPANK_C); do $(CC) $(CWARN) -O2 -fanalyzer -DENCLAVE_VERSION='"$(VERSION)"' -fsyntax-only $$f || exit 1; done
+
+$(LINT):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv $(TOOLS)/golangci-lint $@
+
+## bench    sbatch to rank start in cpu and in cpu-sev, interleaved; the prolog's phases
+bench: build
+	scripts/bench
+
+## demo     install what is missing, lab up, a real MPI job in cpu-sev, its report, lab down
+demo: deps
+	$(MAKE) build
+	scripts/demo
+
+## deps     install from Debian what is missing
+deps:
+	scripts/deps
+
+## install  DESTDIR= PREFIX= SYSCONF=; edits no configuration of Slurm's
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/libexec/slurm-enclave \
+		$(DESTDIR)$(SLURMLIB) $(DESTDIR)$(SYSCONF)/slurm-enclave $(DESTDIR)$(PREFIX)/share/slurm-enclave
+	install -m 0755 $(BIN)/enclave $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 $(BIN)/enclaved $(DESTDIR)$(PREFIX)/sbin/
+	install -m 0755 $(BIN)/enclave-prolog $(BIN)/enclave-epilog $(BIN)/enclave-keeper $(BIN)/libenclave-submit.so \
+		$(DESTDIR)$(PREFIX)/libexec/slurm-enclave/
+	install -m 0755 $(BIN)/enclave.so $(DESTDIR)$(SLURMLIB)/
+	install -m 0755 etc/prolog-slurmctld etc/epilog-slurmctld $(DESTDIR)$(SYSCONF)/slurm-enclave/
+	install -m 0644 etc/enclave.lua $(DESTDIR)$(SYSCONF)/slurm-enclave/
+	cp -R etc $(DESTDIR)$(PREFIX)/share/slurm-enclave/samples
+
+## fuzz     every fuzz test for FUZZTIME (10s)
+fuzz:
+	scripts/fuzz
+
+clean:
+	rm -rf $(BIN)

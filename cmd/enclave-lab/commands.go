@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/lab"
+)
+
+func command(status *int) *cobra.Command {
+	root := &cobra.Command{
+		Use: "enclave-lab", Short: "A real Slurm cluster with enclaves on one machine, attestation SIMULATED",
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), superviseCommand(), agentCommand())
+	return root
+}
+
+func upCommand() *cobra.Command {
+	spec := lab.Spec{}
+	c := &cobra.Command{Use: "up", Short: "Bring the lab up", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		return lab.Up(c.Context(), spec, filepath.Dir(self), c.OutOrStdout())
+	}}
+	c.Flags().IntVar(&spec.Nodes, "nodes", 3, "hosts in partition cpu-sev")
+	return c
+}
+
+func downCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "down", Short: "End the lab and leave nothing of it", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return lab.Down(c.Context()) },
+	}
+}
+
+func statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Say what runs where", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return lab.Status(c.OutOrStdout()) },
+	}
+}
+
+func execCommand() *cobra.Command {
+	var user string
+	c := &cobra.Command{
+		Use: "exec HOST [--user USER] -- COMMAND...", Short: "Run a command on a host of the lab", Args: cobra.MinimumNArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error { return lab.Exec(args[0], user, args[1:]) },
+	}
+	c.Flags().StringVar(&user, "user", "root", "user of the lab")
+	return c
+}
+
+func submitCommand(status *int) *cobra.Command {
+	j := lab.Job{}
+	c := &cobra.Command{
+		Use: "submit --user USER --nodes N -- COMMAND...", Short: "Submit a job, wait, and print its output", Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			j.Argv = args
+			*status, err = lab.Submit(c.Context(), j, c.OutOrStdout(), c.ErrOrStderr())
+			return err
+		},
+	}
+	c.Flags().StringVar(&j.User, "user", "alice", "user of the lab")
+	c.Flags().StringVar(&j.Partition, "partition", "cpu-sev", "partition")
+	c.Flags().IntVar(&j.Nodes, "nodes", 1, "nodes, one task each")
+	return c
+}
+
+func superviseCommand() *cobra.Command {
+	return &cobra.Command{Use: "supervise PROGRAMS", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		return lab.SuperviseFrom(c.Context(), os.NewFile(3, "identity"), os.NewFile(4, "answer"), args[0])
+	}}
+}
+
+func agentCommand() *cobra.Command {
+	return &cobra.Command{Use: "agent", Hidden: true, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		return lab.RunAgent(os.NewFile(3, "requests"), os.NewFile(4, "events"))
+	}}
+}

@@ -1,0 +1,10 @@
+// Package etc holds the sample configuration, so that the lab and the tests run on the very
+// files that sites copy.
+package etc
+
+import "embed"
+
+// Samples are the files of this folder under their own names.
+//
+//go:embed slurm.conf.d prolog-slurmctld epilog-slurmctld
+var Samples embed.FS

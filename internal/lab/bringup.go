@@ -1,0 +1,159 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/host/machine"
+)
+
+func (s *supervisor) bringUp(ctx context.Context) error {
+	if err := s.each(func(c *computer) error { return s.startMunge(ctx, c) }); err != nil {
+		return err
+	}
+	n0 := s.computers["n0"]
+	if err := s.startDatabase(ctx, n0); err != nil {
+		return err
+	}
+	if err := s.startController(ctx, n0); err != nil {
+		return err
+	}
+	err := s.each(func(c *computer) error {
+		if c.Role != RoleEnclave && c.Role != RolePlain {
+			return nil
+		}
+		return c.start(ctx, "slurmd", "", "slurmd", "-D", "-N", c.Name)
+	})
+	if err != nil {
+		return err
+	}
+	return n0.until(ctx, machine.Program{Argv: []string{"sinfo", "-h", "-N", "-o", "%T"}}, allIdle)
+}
+
+func allIdle(out string) bool {
+	for state := range strings.FieldsSeq(out) {
+		if state != "idle" {
+			return false
+		}
+	}
+	return out != ""
+}
+
+func always(string) bool { return true }
+
+func (s *supervisor) startMunge(ctx context.Context, c *computer) error {
+	for _, dir := range []string{"/run/munge", "/var/lib/munge", "/var/log/munge"} {
+		p := machine.Program{Argv: []string{"install", "-d", "-o", "munge", "-g", "munge", "-m", "0755", dir}}
+		if _, err := c.run(ctx, p); err != nil {
+			return err
+		}
+	}
+	if err := c.start(ctx, "munged", "munge", "munged", "--foreground"); err != nil {
+		return err
+	}
+	return c.until(ctx, machine.Program{Argv: []string{"munge", "-n"}}, always)
+}
+
+const database = "/var/lib/enclave-lab-database"
+
+func (s *supervisor) startDatabase(ctx context.Context, n0 *computer) error {
+	steps := [][]string{
+		{"install", "-d", "-o", "mysql", "-g", "mysql", "/run/mysqld", database},
+		{
+			"mariadb-install-db", "--no-defaults", "--user=mysql", "--datadir=" + database, "--skip-test-db",
+			"--auth-root-authentication-method=normal", "--innodb-log-file-size=8M",
+		},
+	}
+	for _, argv := range steps {
+		if _, err := n0.run(ctx, machine.Program{Argv: argv}); err != nil {
+			return err
+		}
+	}
+	const socket = "--socket=/run/mysqld/mysqld.sock"
+	err := n0.start(ctx, "mariadbd", "mysql", "mariadbd", "--no-defaults", "--datadir="+database, socket,
+		"--skip-networking", "--skip-log-bin", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=8M",
+		"--innodb-flush-log-at-trx-commit=0", "--innodb-lock-wait-timeout=900", "--performance-schema=OFF")
+	if err != nil {
+		return err
+	}
+	client := []string{"mariadb", "--no-defaults", socket, "--user=root"}
+	if err = n0.until(ctx, machine.Program{Argv: append(client, "--execute=SELECT 1")}, always); err != nil {
+		return err
+	}
+	_, err = n0.run(ctx, machine.Program{
+		Argv:  client,
+		Input: "CREATE USER 'slurm'@'localhost' IDENTIFIED BY 'lab'; GRANT ALL ON slurm_acct_db.* TO 'slurm'@'localhost';\n",
+	})
+	return err
+}
+
+func (s *supervisor) startController(ctx context.Context, n0 *computer) error {
+	p := machine.Program{Argv: []string{"install", "-d", "-o", "slurm", "-g", "slurm", "/var/spool/slurmctld"}}
+	if _, err := n0.run(ctx, p); err != nil {
+		return err
+	}
+	if err := n0.start(ctx, "slurmdbd", "slurm", "slurmdbd", "-D"); err != nil {
+		return err
+	}
+	if err := n0.until(ctx, machine.Program{Argv: []string{"sacctmgr", "-n", "list", "cluster"}}, always); err != nil {
+		return err
+	}
+	for _, words := range accounting() {
+		if _, err := n0.run(ctx, machine.Program{Argv: append([]string{"sacctmgr", "-i"}, words...)}); err != nil {
+			return err
+		}
+	}
+	if err := n0.start(ctx, "slurmctld", "slurm", "slurmctld", "-D"); err != nil {
+		return err
+	}
+	return n0.until(ctx, machine.Program{Argv: []string{"scontrol", "ping"}}, func(out string) bool {
+		return strings.Contains(out, " is UP")
+	})
+}
+
+// accounting is what sacctmgr is told: one account a user, and carol may use alice's as well,
+// so that an account's tenant, not the user, is what decides.
+func accounting() [][]string {
+	steps := [][]string{{"add", "cluster", "lab"}}
+	for _, u := range Users() {
+		steps = append(steps,
+			[]string{"add", "account", u.Account, "cluster=lab", "description=" + u.Account, "organization=lab"},
+			[]string{"add", "user", u.Name, "account=" + u.Account, "cluster=lab"})
+	}
+	return append(steps,
+		[]string{"add", "account", "enclave", "cluster=lab", "description=enclave", "organization=lab"},
+		[]string{"add", "user", enclaveUser, "account=enclave", "cluster=lab", "adminlevel=Administrator"})
+}
+
+// install puts the project's programs into the layer, as `make install` puts them on a site's
+// hosts.
+func (s *supervisor) install() error {
+	layer := filepath.Join(s.root, "layer")
+	for _, dir := range []string{"usr/libexec/slurm-enclave", "usr/bin", "usr/sbin"} {
+		if err := os.MkdirAll(filepath.Join(layer, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	for name, to := range products() {
+		b, err := os.ReadFile(filepath.Join(s.programs, name))
+		if err != nil {
+			return fmt.Errorf("install %s: %w (make build)", name, err)
+		}
+		if err := os.WriteFile(filepath.Join(layer, to), b, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// products maps what `make build` makes to where it is installed.
+func products() map[string]string {
+	const libexec = "usr/libexec/slurm-enclave/"
+	return map[string]string{
+		"enclave-prolog": libexec + "enclave-prolog",
+		"enclave-epilog": libexec + "enclave-epilog",
+	}
+}

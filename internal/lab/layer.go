@@ -1,0 +1,134 @@
+package lab
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// file is one file of the layer that all hosts share.
+type file struct {
+	path  string
+	text  string
+	mode  os.FileMode
+	owner string // "" is root
+}
+
+// The service account of enclaved. It is below UID_MIN, as system users are.
+const (
+	enclaveUser = "enclave"
+	enclaveUID  = 985
+)
+
+// layerFiles are the files that make this machine's root into a lab host's.
+func layerFiles(s Spec, cgroups bool, passwd, group string) ([]file, error) {
+	partition, err := partitionConf(s)
+	if err != nil {
+		return nil, err
+	}
+	key := make([]byte, 1024)
+	_, _ = rand.Read(key) // crypto/rand.Read never fails
+	files := []file{
+		{path: "etc/passwd", text: addUsers(passwd), mode: 0o644},
+		{path: "etc/group", text: addGroups(group), mode: 0o644},
+		{path: "etc/hosts", text: hostsFile(s), mode: 0o644},
+		{path: "etc/resolv.conf", text: "", mode: 0o644},
+		{path: "etc/munge/munge.key", text: string(key), mode: 0o400, owner: "munge"},
+		{path: "etc/slurm/slurm.conf", text: slurmConf(s, cgroups), mode: 0o644},
+		{path: "etc/slurm/cgroup.conf", text: cgroupConf(), mode: 0o644},
+		{path: "etc/slurm/slurmdbd.conf", text: slurmdbdConf(), mode: 0o600, owner: "slurm"},
+		{path: "etc/slurm/slurm.conf.d/partition.conf", text: partition, mode: 0o644},
+	}
+	for name, to := range map[string]file{
+		"slurm.conf.d/enclave.conf": {path: "etc/slurm/slurm.conf.d/enclave.conf", mode: 0o644},
+		"prolog-slurmctld":          {path: "etc/slurm-enclave/prolog-slurmctld", mode: 0o755},
+		"epilog-slurmctld":          {path: "etc/slurm-enclave/epilog-slurmctld", mode: 0o755},
+	} {
+		if to.text, err = sample(name); err != nil {
+			return nil, err
+		}
+		files = append(files, to)
+	}
+	return files, nil
+}
+
+func addUsers(passwd string) string {
+	b := strings.Builder{}
+	b.WriteString(strings.TrimRight(passwd, "\n") + "\n")
+	add := func(name string, uid uint32, home string) {
+		if !hasEntry(passwd, name) {
+			fmt.Fprintf(&b, "%s:x:%d:%d:%s:%s:/bin/bash\n", name, uid, uid, name, home)
+		}
+	}
+	add(enclaveUser, enclaveUID, "/nonexistent")
+	for _, u := range Users() {
+		add(u.Name, u.UID, "/home/"+u.Name)
+	}
+	return b.String()
+}
+
+func addGroups(group string) string {
+	b := strings.Builder{}
+	b.WriteString(strings.TrimRight(group, "\n") + "\n")
+	add := func(name string, gid uint32) {
+		if !hasEntry(group, name) {
+			fmt.Fprintf(&b, "%s:x:%d:\n", name, gid)
+		}
+	}
+	add(enclaveUser, enclaveUID)
+	for _, u := range Users() {
+		add(u.Name, u.UID)
+	}
+	return b.String()
+}
+
+func hasEntry(table, name string) bool {
+	for line := range strings.SplitSeq(table, "\n") {
+		if strings.HasPrefix(line, name+":") {
+			return true
+		}
+	}
+	return false
+}
+
+// writeLayer writes the files below root.
+func writeLayer(root string, files []file) error {
+	for _, f := range files {
+		path := filepath.Join(root, f.path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(f.text), f.mode); err != nil {
+			return err
+		}
+		if err := os.Chmod(path, f.mode); err != nil {
+			return err
+		}
+		if f.owner == "" {
+			continue
+		}
+		if err := give(path, f.owner); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// give makes the user the owner of path.
+func give(path, name string) error {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return fmt.Errorf("look up user: %w", err)
+	}
+	uid, errUID := strconv.Atoi(u.Uid)
+	gid, errGID := strconv.Atoi(u.Gid)
+	if err := errors.Join(errUID, errGID); err != nil {
+		return fmt.Errorf("look up user %s: %w", name, err)
+	}
+	return os.Chown(path, uid, gid)
+}

@@ -1,0 +1,76 @@
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Role is what a host of the lab is for.
+type Role string
+
+// The roles. Only RoleEnclave hosts have the marker, the attester and the file system.
+const (
+	RoleController Role = "controller"
+	RoleEnclave    Role = "enclave"
+	RolePlain      Role = "plain"
+	RoleLogin      Role = "login"
+)
+
+// Host is one computer of the lab.
+type Host struct {
+	Name    string       `json:"name"`
+	Role    Role         `json:"role"`
+	Address netip.Prefix `json:"address"`
+}
+
+// Spec is what the caller of Up asks for.
+type Spec struct {
+	Nodes int `json:"nodes"` // hosts of the enclave partition, n1..nN
+}
+
+// User is a user of the lab: there is no such user on the machine itself.
+type User struct {
+	Name    string
+	UID     uint32
+	Account string
+}
+
+// MaxNodes is how many enclave nodes fit into the lab's network.
+const MaxNodes = 200
+
+var network = netip.MustParsePrefix("10.93.0.0/16")
+
+// Users are the lab's people. Each is of one account, each account of one tenant; carol's
+// account has none.
+func Users() []User {
+	return []User{
+		{"alice", 2001, "digimed"},
+		{"bob", 2002, "astro"},
+		{"carol", 2003, "chem"},
+	}
+}
+
+// Check says whether the lab can be built.
+func (s Spec) Check() error {
+	if s.Nodes < 1 || s.Nodes > MaxNodes {
+		return fmt.Errorf("plan lab: %d nodes asked for, 1 to %d can be had", s.Nodes, MaxNodes)
+	}
+	return nil
+}
+
+// Hosts lists the lab's computers: n0, the enclave nodes, one plain node, one login host.
+func (s Spec) Hosts() []Host {
+	hosts := []Host{{"n0", RoleController, address(0, 10)}}
+	for i := 1; i <= s.Nodes; i++ {
+		hosts = append(hosts, Host{fmt.Sprintf("n%d", i), RoleEnclave, address(1, i)})
+	}
+	return append(hosts,
+		Host{"c1", RolePlain, address(2, 1)},
+		Host{"login", RoleLogin, address(0, 20)})
+}
+
+func address(third, fourth int) netip.Prefix {
+	b := network.Addr().As4()
+	b[2], b[3] = byte(third), byte(fourth)
+	return netip.PrefixFrom(netip.AddrFrom4(b), network.Bits())
+}
