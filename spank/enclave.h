@@ -1,0 +1,90 @@
+/*
+ * enclave.h: what the plugin's own files say to each other.
+ *
+ * dispatch.c  the boundary: one function per SPANK hook, a switch on the context
+ * options.c   --enclave[=TENANT]
+ * route.c     submit clients only: the submit library, loaded when it is needed
+ * gate.c      slurmstepd only: may this job's tasks start on this node?
+ * gofile.c    the gate files: opening beneath a directory, parsing; no Slurm in it
+ * env.c       slurmstepd only: the job's environment
+ */
+#ifndef ENCLAVE_H
+#define ENCLAVE_H
+
+#include <slurm/spank.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "abi.h"
+
+/* Paths and the owner are compiled in. spanktest compiles its own copy with others. */
+#ifndef ENCLAVE_ROOT
+#define ENCLAVE_ROOT "/"
+#endif
+#ifndef ENCLAVE_GATE_STEPS
+#define ENCLAVE_GATE_STEPS "run", "slurm-enclave", "gate"
+#endif
+#ifndef ENCLAVE_MARKER
+#define ENCLAVE_MARKER "/etc/slurm-enclave/enclave-node"
+#endif
+#ifndef ENCLAVE_BOOT_ID
+#define ENCLAVE_BOOT_ID "/proc/sys/kernel/random/boot_id"
+#endif
+#ifndef ENCLAVE_OWNER
+#define ENCLAVE_OWNER 0
+#endif
+
+#define ENCLAVE_BOOT_LEN 36
+
+struct enclave_pair {
+	char name[ENCLAVE_GO_NAME_MAX + 1];
+	char value[ENCLAVE_GO_VALUE_MAX + 1];
+};
+
+struct enclave_go {
+	uint32_t job;
+	uint32_t restart;
+	uint64_t expires; /* CLOCK_BOOTTIME, whole seconds */
+	char boot[ENCLAVE_BOOT_LEN + 1];
+	unsigned int pairs;
+	struct enclave_pair pair[ENCLAVE_GO_PAIRS];
+};
+
+struct enclave_deny {
+	uint32_t job;
+	char code[5];
+	char reason[ENCLAVE_TEXT_MAX]; /* cut when longer */
+};
+
+/* Why the gate refuses: a code of docs and one line for the user. */
+struct enclave_why {
+	char code[5];
+	char text[ENCLAVE_TEXT_MAX + 64];
+};
+
+/* gofile.c */
+int enclave_go_parse(const char *text, size_t len, struct enclave_go *go);
+int enclave_deny_parse(const char *text, size_t len, struct enclave_deny *deny);
+int enclave_gate_directory(void);
+ssize_t enclave_gate_read(int directory, const char *name, char *buf, size_t size);
+
+/* gate.c */
+bool enclave_marked(void);
+int enclave_admission(uint32_t job, struct enclave_go *go, struct enclave_why *why);
+int enclave_gate(spank_t spank);
+
+/* env.c */
+void enclave_environment(spank_t spank);
+bool enclave_environment_ready(void);
+bool enclave_environment_marked(void);
+
+/* options.c */
+bool enclave_tenant_valid(const char *name);
+int enclave_options_register(spank_t spank);
+
+/* route.c */
+int enclave_route_init(int ac, char **av, bool allocator);
+int enclave_route_option(const char *tenant);
+void enclave_route_forget(void);
+
+#endif
