@@ -1,0 +1,157 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+)
+
+// check refuses what cannot work or would be weaker than it looks. It stops at the first fault.
+func (c Config) check() error {
+	_, errKey := c.Verifier.KeyDigest()
+	return first(
+		need(c.Cluster != "", "cluster: want ClusterName as slurm.conf spells it"),
+		need(len(c.Partitions) > 0 && !slices.Contains(c.Partitions, ""), "partitions: want at least one name"),
+		hostPort("verifier.address", c.Verifier.Address, true), errKey,
+		need(len(c.Slurm.Slurmctld.Addresses) > 0, "slurm.slurmctld.addresses: want the controller's"),
+		plain("slurm.slurmctld.addresses", c.Slurm.Slurmctld.Addresses),
+		need(c.Slurm.Slurmctld.Port != 0 && c.Slurm.SlurmdPort != 0, "slurm: ports can't be 0"),
+		absolute("slurm.plugstack", c.Slurm.Plugstack),
+		c.Network.check(), c.Storage.check(), c.Limits.check(), c.Controller.check(),
+	)
+}
+
+func (n Network) check() error {
+	errs := []error{
+		need(n.Port != 0, "network.port: can't be 0"),
+		oneOf("network.interactive", n.Interactive, "allow", "deny"),
+	}
+	for _, s := range slices.Concat(n.Services, n.Inbound) {
+		errs = append(errs,
+			need(s.Name != "", "network: a service without a name"),
+			oneOf("network: service "+s.Name+": proto", s.Proto, "tcp", "udp"),
+			need(s.Port != 0, "network: service "+s.Name+": port can't be 0"),
+			need(len(s.Addresses) > 0, "network: service "+s.Name+": no address allows nothing, leave the service out"))
+	}
+	return first(errs...)
+}
+
+func (s Storage) check() error {
+	errs := []error{
+		oneOf("storage.backend", s.Backend, "bind", "lustre"),
+		absolute("storage.source", s.Source), absolute("storage.public", s.Public),
+		oneOf("storage.home.own", s.Home.Own, "tenant", "user", "site"), absolute("storage.home.public", s.Home.Public),
+		need(s.TmpSize >= 1<<20, "storage.tmp_size: less than 1MiB"),
+		oneOf("storage.transport", s.Transport, "fabric-trusted", "ssk", "wireguard"),
+		need(!beneath(s.Public, s.Source) && !beneath(s.Source, s.Public), "storage: public and source lie in each other"),
+	}
+	for _, v := range s.Visible {
+		errs = append(errs, absolute("storage.visible", v))
+	}
+	return first(errs...)
+}
+
+// check keeps the times in the order that Slurm needs: barrier and teardown end before
+// PrologEpilogTimeout (120 s), or slurmd kills the prolog and drains the node.
+func (l Limits) check() error {
+	return first(
+		need(l.LifetimeHours >= 1 && l.LifetimeHours <= 24, "limits.lifetime_hours: want 1 to 24"),
+		need(l.BarrierSeconds >= 5 && l.BarrierSeconds <= 85, "limits.barrier_seconds: want 5 to 85"),
+		need(l.NonceSeconds >= 5 && l.NonceSeconds <= 60, "limits.nonce_seconds: want 5 to 60"),
+	)
+}
+
+func (c Controller) check() error {
+	simulated := first(
+		need(c.AllowSimulated == (c.SimulatedRoots != ""), "controller: allow_simulated and simulated_roots go together"),
+		need(c.SimulatedRoots == "" || filepath.IsAbs(c.SimulatedRoots), "controller.simulated_roots: want an absolute path"),
+	)
+	return first(
+		hostPort("controller.listen", c.Listen, false),
+		absolute("controller.socket", c.Socket), absolute("controller.state", c.State),
+		need(c.SlurmUser != "", "controller.slurm_user: can't be empty"),
+		need(c.Storm.Nodes >= 2 && c.Storm.Minutes >= 1, "controller.storm: want nodes >= 2 and minutes >= 1"),
+		need(c.MaxRestarts <= 100, "controller.max_restarts: want at most 100"),
+		absolute("controller.certificates", c.Certificates), absolute("controller.policies", c.Policies),
+		need(c.Policy != "" && !strings.ContainsAny(c.Policy, "/."), "controller.policy: want a name without path or suffix"),
+		absolute("controller.tenants", c.Tenants), absolute("controller.inventory", c.Inventory), simulated,
+	)
+}
+
+// check holds each name and address to one node: two nodes with one address are one peer to WireGuard.
+func (i Inventory) check() error {
+	names, owners := map[string]bool{}, map[netip.Addr]string{}
+	for _, n := range i.Nodes {
+		if err := checkNode(n, names, owners); err != nil {
+			return err
+		}
+	}
+	return need(len(i.Nodes) > 0, "nodes: the inventory is empty")
+}
+
+func checkNode(n enclave.Node, names map[string]bool, owners map[netip.Addr]string) error {
+	if n.Name == "" || names[n.Name] {
+		return fmt.Errorf("nodes: name %q is empty or there twice", n.Name)
+	}
+	names[n.Name] = true
+	if err := plain("node "+n.Name+": addresses", n.Addresses); err != nil {
+		return err
+	}
+	for _, a := range n.Addresses {
+		if owner, ok := owners[a]; ok {
+			return fmt.Errorf("node %s: address %s is %s's", n.Name, a, owner)
+		}
+		owners[a] = n.Name
+	}
+	return need(slices.Contains(n.Addresses, n.Tunnel), "node "+n.Name+": tunnel is not one of its addresses")
+}
+
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func need(ok bool, message string) error {
+	if ok {
+		return nil
+	}
+	return errors.New(message)
+}
+
+func oneOf(what, got string, want ...string) error {
+	return need(slices.Contains(want, got), fmt.Sprintf("%s: %q, want %s", what, got, strings.Join(want, ", ")))
+}
+
+func absolute(what, path string) error {
+	return need(filepath.IsAbs(path) && filepath.Clean(path) == path && path != "/", what+": want a clean absolute path")
+}
+
+func beneath(path, root string) bool { return strings.HasPrefix(path+"/", root+"/") }
+
+func hostPort(what, s string, needHost bool) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || port == "" || port == "0" || (needHost && host == "") {
+		return fmt.Errorf("%s: %q, want HOST:PORT", what, s)
+	}
+	return nil
+}
+
+// plain refuses addresses that name no single remote host.
+func plain(what string, list []netip.Addr) error {
+	for _, a := range list {
+		if !a.IsValid() || a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() {
+			return fmt.Errorf("%s: %q is not a plain unicast address", what, a)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+// Package config reads the site's own words: enclave.yaml and inventory.yaml.
+//
+// It parses and checks values; it opens no file and asks no kernel. Reading is strict: a key it
+// does not know is an error with its line and the nearest key there is, so that a misspelled
+// limit never silently becomes no limit. Who may own the files is checked by the caller.
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+)
+
+// Config is enclave.yaml, the same file on nodes and controller.
+type Config struct {
+	Cluster    string     `yaml:"cluster"`
+	Partitions []string   `yaml:"partitions"`
+	Verifier   Verifier   `yaml:"verifier"`
+	Slurm      Slurm      `yaml:"slurm"`
+	Network    Network    `yaml:"network"`
+	Storage    Storage    `yaml:"storage"`
+	Limits     Limits     `yaml:"limits"`
+	Controller Controller `yaml:"controller"`
+}
+
+// Verifier is where enclaved listens, and the one key that nodes and people believe.
+type Verifier struct {
+	Address string `yaml:"address"` // host:port
+	Key     string `yaml:"key"`     // sha256:HEX of the raw Ed25519 public key
+}
+
+// Slurm is what the fence must know of Slurm.
+type Slurm struct {
+	Slurmctld  Slurmctld `yaml:"slurmctld"`
+	SlurmdPort uint16    `yaml:"slurmd_port"`
+	SrunPorts  PortRange `yaml:"srun_ports"`
+	Plugstack  string    `yaml:"plugstack"` // plugstack.conf as slurmd resolves it
+}
+
+// Slurmctld is the controller (and its backups).
+type Slurmctld struct {
+	Addresses []netip.Addr `yaml:"addresses"`
+	Port      uint16       `yaml:"port"`
+}
+
+// Network is the mesh and the fence.
+type Network struct {
+	Port        uint16    `yaml:"port"`        // WireGuard, UDP
+	Interactive string    `yaml:"interactive"` // allow or deny: the submit host's srun ports
+	Services    []Service `yaml:"services"`    // what a job may reach outside
+	Inbound     []Service `yaml:"inbound"`     // what may reach the node
+}
+
+// Service is one line of an allow list.
+type Service struct {
+	Name      string         `yaml:"name"`
+	Proto     string         `yaml:"proto"` // tcp or udp
+	Port      uint16         `yaml:"port"`
+	Addresses []netip.Prefix `yaml:"addresses"` // prefixes; one host is /32 or /128
+}
+
+// Storage is the job's view of data.
+type Storage struct {
+	Backend   string   `yaml:"backend"`   // bind or lustre
+	Source    string   `yaml:"source"`    // root-only directory under which the site mounts the file system
+	Public    string   `yaml:"public"`    // where the job sees its subtree
+	Visible   []string `yaml:"visible"`   // other network mounts that a job may see
+	Home      Home     `yaml:"home"`      // what stands at /home
+	TmpSize   Size     `yaml:"tmp_size"`  // of the job's own /tmp, /var/tmp and /dev/shm together
+	Transport string   `yaml:"transport"` // fabric-trusted, ssk or wireguard
+}
+
+// Home is whose home directories a job sees.
+type Home struct {
+	Own    string `yaml:"own"`    // tenant: a directory of the subtree; user: only the user's own; site: untouched
+	Public string `yaml:"public"` // usually /home
+}
+
+// Limits are the times that the protocol keeps.
+type Limits struct {
+	LifetimeHours  uint32 `yaml:"lifetime_hours"`
+	BarrierSeconds uint32 `yaml:"barrier_seconds"`
+	NonceSeconds   uint32 `yaml:"nonce_seconds"`
+}
+
+// Controller is read by enclaved only.
+type Controller struct {
+	Listen         string `yaml:"listen"`
+	Socket         string `yaml:"socket"`
+	State          string `yaml:"state"` // directory of key, ledger, spool and go files
+	SlurmUser      string `yaml:"slurm_user"`
+	Storm          Storm  `yaml:"storm"`
+	MaxRestarts    uint32 `yaml:"max_restarts"`
+	AllowSimulated bool   `yaml:"allow_simulated"`
+	SimulatedRoots string `yaml:"simulated_roots"` // directory of PEM files
+	Certificates   string `yaml:"certificates"`    // directory of VCEKs and CRLs
+	Policies       string `yaml:"policies"`        // directory, NAME.yaml each
+	Policy         string `yaml:"policy"`          // NAME for tenants that name none
+	Tenants        string `yaml:"tenants"`         // tenants.yaml
+	Inventory      string `yaml:"inventory"`       // inventory.yaml
+}
+
+// Storm is when failures of nodes are taken for a failure of the policy.
+type Storm struct {
+	Nodes   uint32 `yaml:"nodes"`
+	Minutes uint32 `yaml:"minutes"`
+}
+
+// Default holds every value that a site may leave out.
+func Default() Config {
+	return Config{
+		Partitions: []string{"cpu-sev"},
+		Slurm: Slurm{
+			Slurmctld: Slurmctld{Port: 6817}, SlurmdPort: 6818,
+			SrunPorts: PortRange{First: 61001, Last: 61200}, Plugstack: "/etc/slurm/plugstack.conf",
+		},
+		Network: Network{Port: 51820, Interactive: "allow"},
+		Storage: Storage{
+			Backend: "bind", Public: "/lustre", Home: Home{Own: "user", Public: "/home"},
+			TmpSize: 4 << 30, Transport: "fabric-trusted",
+		},
+		Limits: Limits{LifetimeHours: 24, BarrierSeconds: 60, NonceSeconds: 60},
+		Controller: Controller{
+			Listen: ":6830", Socket: "/run/slurm-enclave/enclaved.sock", State: "/var/lib/slurm-enclave",
+			SlurmUser: "slurm", Storm: Storm{Nodes: 3, Minutes: 10}, MaxRestarts: 3,
+			Certificates: "/var/lib/slurm-enclave/certs", Policies: "/etc/slurm-enclave/policy.d", Policy: "default",
+			Tenants: "/etc/slurm-enclave/tenants.yaml", Inventory: "/etc/slurm-enclave/inventory.yaml",
+		},
+	}
+}
+
+// Barrier is the one deadline of both barriers.
+func (l Limits) Barrier() time.Duration { return time.Duration(l.BarrierSeconds) * time.Second }
+
+// Nonce is the life of a nonce.
+func (l Limits) Nonce() time.Duration { return time.Duration(l.NonceSeconds) * time.Second }
+
+// Inventory is inventory.yaml: what the admin says the nodes are.
+type Inventory struct {
+	Nodes []enclave.Node `yaml:"nodes"`
+}
+
+// Find is the node's line, by NodeName.
+func (i Inventory) Find(name string) (enclave.Node, bool) {
+	for _, n := range i.Nodes {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return enclave.Node{}, false
+}

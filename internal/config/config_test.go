@@ -1,0 +1,141 @@
+package config_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/config"
+)
+
+const small = `cluster: c1
+verifier: {address: "ctl:6830", key: "sha256:0101010101010101010101010101010101010101010101010101010101010101"}
+slurm: {slurmctld: {addresses: [10.0.0.1]}}
+storage: {source: /srv/fs}
+`
+
+func TestSmallestFileGetsTheDefaults(t *testing.T) {
+	t.Parallel()
+	c, err := config.Load(strings.NewReader(small))
+	require.NoError(t, err)
+	assert.Equal(t, []string{"cpu-sev"}, c.Partitions)
+	assert.Equal(t, config.PortRange{First: 61001, Last: 61200}, c.Slurm.SrunPorts)
+	assert.Equal(t, config.Size(4<<30), c.Storage.TmpSize)
+	assert.Equal(t, uint32(3), c.Controller.Storm.Nodes)
+	assert.False(t, c.Controller.AllowSimulated)
+	d, err := c.Verifier.KeyDigest()
+	require.NoError(t, err)
+	assert.Equal(t, byte(1), d[31])
+}
+
+func TestSamplesParse(t *testing.T) {
+	t.Parallel()
+	f, err := os.Open("../../etc/enclave.yaml")
+	require.NoError(t, err)
+	defer f.Close()
+	c, err := config.Load(f)
+	require.NoError(t, err)
+	want := config.Default()
+	assert.Equal(t, want.Limits, c.Limits, "the sample says default where it is not")
+	assert.Equal(t, want.Controller, c.Controller)
+	g, err := os.Open("../../etc/inventory.yaml")
+	require.NoError(t, err)
+	defer g.Close()
+	i, err := config.LoadInventory(g)
+	require.NoError(t, err)
+	n, ok := i.Find("n2")
+	require.True(t, ok)
+	assert.Len(t, n.Addresses, 2)
+	_, ok = i.Find("n3")
+	assert.False(t, ok)
+}
+
+func TestFaultsAreNamed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ old, with, want string }{
+		"a misspelled key":            {"cluster: c1", "cluster: c1\nlimitz: {}", `line 2: unknown key "limitz", did you mean "limits"`},
+		"a misspelled key deep down":  {"source: /srv/fs", "source: /srv/fs, tmpsize: 1GiB", `unknown key "tmpsize", did you mean "tmp_size"`},
+		"a key like none":             {"cluster: c1", "cluster: c1\nqqqqqqqq: 1", `unknown key "qqqqqqqq"`},
+		"a key twice":                 {"cluster: c1", "cluster: c1\ncluster: c2", "line 2"},
+		"no cluster":                  {"cluster: c1", "cluster: ''", "cluster"},
+		"a pin that is none":          {"sha256:01", "sha256:", "verifier.key"},
+		"no controller address":       {"[10.0.0.1]", "[]", "slurmctld.addresses"},
+		"a loopback controller":       {"[10.0.0.1]", "[127.0.0.1]", "unicast"},
+		"no source":                   {"source: /srv/fs", "backend: bind", "storage.source"},
+		"a path with dots":            {"/srv/fs", "/srv/../fs", "storage.source"},
+		"a source beneath the public": {"/srv/fs", "/lustre/fs", "lie in each other"},
+		"an unknown backend":          {"source: /srv/fs", "source: /srv/fs, backend: nfs", "bind, lustre"},
+		"a size without unit":         {"source: /srv/fs", "source: /srv/fs, tmp_size: '12'", "parse size"},
+		"a size that overflows":       {"source: /srv/fs", "source: /srv/fs, tmp_size: 99999999999TiB", "parse size"},
+		"a lifetime of two days":      {"cluster: c1", "cluster: c1\nlimits: {lifetime_hours: 48}", "1 to 24"},
+		"a barrier past Slurm's":      {"cluster: c1", "cluster: c1\nlimits: {barrier_seconds: 110}", "5 to 85"},
+		"a nonce of an hour":          {"cluster: c1", "cluster: c1\nlimits: {nonce_seconds: 3600}", "5 to 60"},
+		"a storm of one node":         {"cluster: c1", "cluster: c1\ncontroller: {storm: {nodes: 1, minutes: 10}}", "storm"},
+		"simulation without roots":    {"cluster: c1", "cluster: c1\ncontroller: {allow_simulated: true}", "go together"},
+		"roots without simulation":    {"cluster: c1", "cluster: c1\ncontroller: {simulated_roots: /x}", "go together"},
+		"a service without address":   {"cluster: c1", "cluster: c1\nnetwork: {services: [{name: a, proto: tcp, port: 1}]}", "no address"},
+		"a reversed port range":       {"slurmctld:", "srun_ports: 5-4, slurmctld:", "port range"},
+		"a second document":           {"source: /srv/fs}", "source: /srv/fs}\n---\ncluster: c2", "more than one document"},
+	} {
+		t.Run(name+" is refused", func(t *testing.T) {
+			t.Parallel()
+			require.Contains(t, small, c.old)
+			_, err := config.Load(strings.NewReader(strings.Replace(small, c.old, c.with, 1)))
+			require.ErrorContains(t, err, c.want)
+			assert.NotContains(t, err.Error(), "\n", "one line")
+		})
+	}
+	t.Run("an empty file is refused", func(t *testing.T) {
+		t.Parallel()
+		_, err := config.Load(strings.NewReader(""))
+		assert.ErrorContains(t, err, "empty")
+	})
+}
+
+func TestInventoryHoldsEachAddressToOneNode(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ yaml, want string }{
+		"no node":           {"nodes: []", "empty"},
+		"a name twice":      {"nodes: [{name: a, addresses: [10.0.0.1], tunnel: 10.0.0.1}, {name: a, addresses: [10.0.0.2], tunnel: 10.0.0.2}]", "twice"},
+		"an address twice":  {"nodes: [{name: a, addresses: [10.0.0.1], tunnel: 10.0.0.1}, {name: b, addresses: [10.0.0.1], tunnel: 10.0.0.1}]", "is a's"},
+		"a foreign tunnel":  {"nodes: [{name: a, addresses: [10.0.0.1], tunnel: 10.0.0.2}]", "tunnel"},
+		"a scoped address":  {"nodes: [{name: a, addresses: ['fe80::1%eth0'], tunnel: 'fe80::1%eth0'}]", "unicast"},
+		"an unknown key":    {"nodes: [{name: a, adresses: [10.0.0.1]}]", "addresses"},
+		"a multicast group": {"nodes: [{name: a, addresses: [224.0.0.1], tunnel: 224.0.0.1}]", "unicast"},
+	} {
+		t.Run(name+" is refused", func(t *testing.T) {
+			t.Parallel()
+			_, err := config.LoadInventory(strings.NewReader(c.yaml))
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+func TestSizesReadBack(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"1B", "512MiB", "4GiB", "3TiB", "1025B"} {
+		var v config.Size
+		require.NoError(t, v.UnmarshalText([]byte(s)))
+		b, err := v.MarshalText()
+		require.NoError(t, err)
+		assert.Equal(t, s, string(b))
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add(small)
+	f.Add("a: &a [*a]")
+	f.Add("limits: {lifetime_hours: -1}")
+	f.Fuzz(func(t *testing.T, s string) {
+		c, err := config.Load(strings.NewReader(s))
+		if err != nil {
+			assert.Empty(t, c.Cluster)
+			return
+		}
+		assert.NotEmpty(t, c.Cluster)
+		assert.LessOrEqual(t, c.Limits.LifetimeHours, uint32(24))
+	})
+}
