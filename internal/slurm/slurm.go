@@ -1,0 +1,65 @@
+package slurm
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// Runner runs a program with a fixed environment and no shell. An exit status other than 0 is
+// an error that implements Stderr() string.
+type Runner interface {
+	Run(ctx context.Context, program string, args ...string) ([]byte, error)
+}
+
+// Slurm forgets jobs and nodes that it was asked about, and refuses what comes too late.
+var (
+	ErrNoJob       = errors.New("slurm does not know this job")
+	ErrNoNode      = errors.New("slurm does not know this node")
+	ErrFinished    = errors.New("the job has already finished")
+	ErrInteractive = errors.New("only batch jobs can be requeued")
+	ErrLossy       = errors.New("sacctmgr would change the text")
+)
+
+// Job is what Slurm says of a job now. It holds no text that the job's owner chose freely.
+type Job struct {
+	ID        uint32
+	State     string // in capitals: PENDING, RUNNING, COMPLETING, ...
+	Restarts  uint32
+	Requeue   bool
+	Batch     bool
+	UID       uint32
+	TimeLimit time.Duration // 0 is unlimited or unknown
+	Partition string
+	Account   string
+	Nodes     string // hostlist, "" while pending
+	AllocNode string // the submit host, "" when it is no host name
+	ExitCode  uint32 // wait status
+}
+
+// Alive is true while ranks run or may still start. COMPLETING is not: what runs is being ended.
+func (j Job) Alive() bool {
+	return slices.Contains([]string{"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING"}, j.State)
+}
+
+// Node is what Slurm says of a node.
+type Node struct {
+	Name   string
+	State  []string // words of "idle+drain", in small letters
+	Reason string   // "" when there is none
+}
+
+// Drained is true when no job can start on the node because somebody drained it.
+func (n Node) Drained() bool {
+	return slices.ContainsFunc(n.State, func(s string) bool { return s == "drain" || s == "drained" || s == "draining" })
+}
+
+// CLI is the driver on Slurm's commands: it works with every version.
+type CLI struct {
+	run     Runner
+	cluster string
+}
+
+// NewCLI makes the driver for the cluster of this machine's slurm.conf.
+func NewCLI(run Runner, cluster string) *CLI { return &CLI{run: run, cluster: cluster} }

@@ -1,0 +1,327 @@
+package slurm_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
+)
+
+// script answers programs in turn and keeps what was asked, one line per call.
+type script struct {
+	answers []answer
+	asked   []string
+}
+
+type answer struct {
+	out    string
+	stderr string // not empty: exit status 1
+}
+
+type failure struct{ printed string }
+
+func (f failure) Error() string  { return "run: exit status 1: " + f.printed }
+func (f failure) Stderr() string { return f.printed }
+
+func (s *script) Run(_ context.Context, program string, args ...string) ([]byte, error) {
+	s.asked = append(s.asked, fmt.Sprintf("%s %q", program, args))
+	if len(s.asked) > len(s.answers) {
+		return nil, nil
+	}
+	a := s.answers[len(s.asked)-1]
+	if a.stderr != "" {
+		return nil, failure{a.stderr}
+	}
+	return []byte(a.out), nil
+}
+
+func said(answers ...answer) (*slurm.CLI, *script) {
+	s := &script{answers: answers}
+	return slurm.NewCLI(s, "lab"), s
+}
+
+// Lines as squeue 22.05.8 printed them.
+const running = "4|RUNNING|1|1|1|2001|10:00|cpu-sev|digimed|k[1-2]|0|n0|\n"
+
+func TestJob(t *testing.T) {
+	t.Parallel()
+	t.Run("a running job", func(t *testing.T) {
+		t.Parallel()
+		c, s := said(answer{out: running})
+		j, err := c.Job(t.Context(), 4)
+		require.NoError(t, err)
+		assert.Equal(t, slurm.Job{
+			ID: 4, State: "RUNNING", Restarts: 1, Requeue: true, Batch: true, UID: 2001, TimeLimit: 10 * time.Minute,
+			Partition: "cpu-sev", Account: "digimed", Nodes: "k[1-2]", AllocNode: "n0",
+		}, j)
+		assert.True(t, j.Alive())
+		assert.Equal(t, []string{`squeue ["-h" "-a" "-t" "all" "-j" "4" "-O" "JobID:|,State:|,Restartcnt:|,Requeue:|,BatchFlag:|,` +
+			`UserID:|,TimeLimit:|,Partition:|,Account:|,NodeList:|,exit_code:|,AllocNodes:|"]`}, s.asked)
+	})
+	t.Run("no column can be written by a user", func(t *testing.T) {
+		t.Parallel()
+		c, s := said(answer{out: running})
+		_, err := c.Job(t.Context(), 4)
+		require.NoError(t, err)
+		for _, free := range []string{"Name", "Comment", "Command", "WorkDir", "Features", "WCKey", "STD", "Dependency"} {
+			assert.NotContains(t, s.asked[0], free+":")
+		}
+	})
+	t.Run("an element of an array is picked by its own number", func(t *testing.T) {
+		t.Parallel()
+		c, _ := said(answer{out: "6|PENDING|0|1|1|0|10:00|cpu|(null)|(null)|0|n0|\n5|RUNNING|0|1|1|0|10:00|cpu|(null)|k1|0|n0|\n"})
+		j, err := c.Job(t.Context(), 6)
+		require.NoError(t, err)
+		assert.Equal(t, "PENDING", j.State)
+		assert.Empty(t, j.Account)
+		assert.Empty(t, j.Nodes)
+	})
+	t.Run("a state that is over is not alive", func(t *testing.T) {
+		t.Parallel()
+		for _, state := range []string{"COMPLETED", "COMPLETING", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "REQUEUED", "A_STATE_OF_TOMORROW"} {
+			assert.False(t, slurm.Job{State: state}.Alive(), state)
+		}
+	})
+	t.Run("a job that slurm forgot has a name of its own", func(t *testing.T) {
+		t.Parallel()
+		c, _ := said(answer{stderr: "slurm_load_jobs error: Invalid job id specified"}, answer{out: ""})
+		_, err := c.Job(t.Context(), 4)
+		require.ErrorIs(t, err, slurm.ErrNoJob)
+		_, err = c.Job(t.Context(), 4)
+		require.ErrorIs(t, err, slurm.ErrNoJob)
+	})
+	t.Run("a controller that is away does not say that the job is gone", func(t *testing.T) {
+		t.Parallel()
+		c, _ := said(answer{stderr: "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"})
+		_, err := c.Job(t.Context(), 4)
+		require.Error(t, err)
+		require.NotErrorIs(t, err, slurm.ErrNoJob)
+	})
+	for s, want := range map[string]time.Duration{
+		"UNLIMITED": 0, "Partition_Limit": 0, "30": 30 * time.Second, "1:30": 90 * time.Second, "1:00:00": time.Hour,
+		"2-03:04:05": 51*time.Hour + 4*time.Minute + 5*time.Second,
+	} {
+		t.Run("time limit "+s, func(t *testing.T) {
+			t.Parallel()
+			c, _ := said(answer{out: strings.Replace(running, "10:00", s, 1)})
+			j, err := c.Job(t.Context(), 4)
+			require.NoError(t, err)
+			assert.Equal(t, want, j.TimeLimit)
+		})
+	}
+}
+
+func TestJobForgeries(t *testing.T) {
+	t.Parallel()
+	for name, out := range map[string]string{
+		"a submit host with a separator":    strings.Replace(running, "n0", "n0|x", 1),
+		"a submit host with a newline":      strings.Replace(running, "n0", "n0\n4", 1),
+		"a submit host that forges a line":  strings.Replace(running, "n0", "n0|\n"+strings.TrimSuffix(strings.Replace(running, "RUNNING", "COMPLETED", 1), "|\n"), 1),
+		"a line with a column less":         "4|RUNNING|1|\n",
+		"a state with a space":              strings.Replace(running, "RUNNING", "RUNNING x", 1),
+		"no state":                          strings.Replace(running, "RUNNING", "", 1),
+		"a negative restart count":          strings.Replace(running, "|1|1|1|", "|-1|1|1|", 1),
+		"a flag that is a word":             strings.Replace(running, "|1|1|1|", "|1|yes|1|", 1),
+		"a time limit that is none":         strings.Replace(running, "10:00", "10:00:00:00:00", 1),
+		"a time limit with a negative part": strings.Replace(running, "10:00", "-1:00", 1),
+		"a usage message":                   "squeue: error: Invalid job format specification\n",
+	} {
+		t.Run(name+" is an error", func(t *testing.T) {
+			t.Parallel()
+			c, _ := said(answer{out: out})
+			_, err := c.Job(t.Context(), 4)
+			require.Error(t, err)
+			assert.NotErrorIs(t, err, slurm.ErrNoJob)
+		})
+	}
+	t.Run("a submit host that is no host name is unknown, not passed on", func(t *testing.T) {
+		t.Parallel()
+		c, _ := said(answer{out: strings.Replace(running, "n0", "-x;reboot", 1)})
+		j, err := c.Job(t.Context(), 4)
+		require.NoError(t, err)
+		assert.Empty(t, j.AllocNode)
+	})
+}
+
+func TestNode(t *testing.T) {
+	t.Parallel()
+	t.Run("a drained node", func(t *testing.T) {
+		t.Parallel()
+		line := `k1|idle+drain|enclave:E207 firmware "old", it's x=y State=RESUME|pipe|` + "\n"
+		c, s := said(answer{out: line + line})
+		n, err := c.Node(t.Context(), "k1")
+		require.NoError(t, err)
+		assert.Equal(t, slurm.Node{Name: "k1", State: []string{"idle", "drain"}, Reason: `enclave:E207 firmware "old", it's x=y State=RESUME|pipe`}, n)
+		assert.True(t, n.Drained())
+		assert.Equal(t, []string{`sinfo ["-h" "-a" "-N" "-n" "k1" "-O" "NodeList:|,StateComplete:|,Reason:|"]`}, s.asked)
+	})
+	t.Run("an idle node has no reason", func(t *testing.T) {
+		t.Parallel()
+		c, _ := said(answer{out: "k1|idle|none|\n"})
+		n, err := c.Node(t.Context(), "k1")
+		require.NoError(t, err)
+		assert.Empty(t, n.Reason)
+		assert.False(t, n.Drained())
+	})
+	t.Run("an unknown node", func(t *testing.T) {
+		t.Parallel()
+		c, _ := said(answer{})
+		_, err := c.Node(t.Context(), "k9")
+		require.ErrorIs(t, err, slurm.ErrNoNode)
+	})
+	t.Run("a line of another node is an error", func(t *testing.T) {
+		t.Parallel()
+		c, _ := said(answer{out: "k2|idle|none|\n"})
+		_, err := c.Node(t.Context(), "k1")
+		require.Error(t, err)
+	})
+}
+
+func TestActs(t *testing.T) {
+	t.Parallel()
+	evil := `enclave={"v":"refused","t":"it's; $(reboot) ` + "`x`" + `, State=RESUME"}` + "\nline"
+	for _, c := range []struct {
+		name string
+		act  func(context.Context, *slurm.CLI) error
+		want string
+	}{
+		{"drain", func(ctx context.Context, c *slurm.CLI) error {
+			return c.Drain(ctx, "k1", "enclave:E220 report, \"x\"\nState=RESUME \x1b[1m")
+		}, `scontrol ["update" "NodeName=k1" "State=DRAIN" "Reason=enclave:E220 report, \"x\"?State=RESUME ?[1m"]`},
+		{"resume", func(ctx context.Context, c *slurm.CLI) error { return c.Resume(ctx, "k1") }, `scontrol ["update" "NodeName=k1" "State=RESUME"]`},
+		{"requeue", func(ctx context.Context, c *slurm.CLI) error { return c.Requeue(ctx, 4) }, `scontrol ["requeue" "4"]`},
+		{"cancel", func(ctx context.Context, c *slurm.CLI) error { return c.Cancel(ctx, 4) }, `scancel ["4"]`},
+		{"text while the job lives", func(ctx context.Context, c *slurm.CLI) error { return c.SetAdminComment(ctx, 4, evil) },
+			fmt.Sprintf(`scontrol ["update" "JobId=4" %q]`, "AdminComment="+evil)},
+		{"text in accounting", func(ctx context.Context, c *slurm.CLI) error { return c.SetStoredComment(ctx, 4, slurm.Stored(evil)) },
+			fmt.Sprintf(`sacctmgr ["-i" "-Q" "modify" "job" "where" "jobid=4" "cluster=lab" "set" %q]`, "AdminComment="+slurm.Stored(evil))},
+	} {
+		t.Run(c.name+" is one command with fixed arguments", func(t *testing.T) {
+			t.Parallel()
+			cli, s := said()
+			require.NoError(t, c.act(t.Context(), cli))
+			assert.Equal(t, []string{c.want}, s.asked)
+		})
+	}
+	for _, name := range []string{"", "k1,k2", "k[1-9]", "ALL State=DOWN", "-k1", "k1\nk2", "../k1"} {
+		t.Run(fmt.Sprintf("node name %q reaches no command", name), func(t *testing.T) {
+			t.Parallel()
+			cli, s := said()
+			require.Error(t, cli.Drain(t.Context(), name, "enclave:E220 x"))
+			require.Error(t, cli.Resume(t.Context(), name))
+			_, err := cli.Node(t.Context(), name)
+			require.Error(t, err)
+			assert.Empty(t, s.asked)
+		})
+	}
+	t.Run("a drain without a reason is refused", func(t *testing.T) {
+		t.Parallel()
+		cli, s := said()
+		require.Error(t, cli.Drain(t.Context(), "k1", ""))
+		assert.Empty(t, s.asked)
+	})
+	t.Run("a text that sacctmgr would spoil is not sent", func(t *testing.T) {
+		t.Parallel()
+		for _, text := range []string{"JS1:H4sI", `{"a":1}`, "it's", `"x"`} {
+			cli, s := said()
+			require.ErrorIs(t, cli.SetStoredComment(t.Context(), 4, text), slurm.ErrLossy)
+			assert.Empty(t, s.asked)
+		}
+	})
+	t.Run("a text without end or with a zero byte is not sent", func(t *testing.T) {
+		t.Parallel()
+		cli, s := said()
+		require.Error(t, cli.SetAdminComment(t.Context(), 4, strings.Repeat("x", slurm.MaxText+1)))
+		require.Error(t, cli.SetStoredComment(t.Context(), 4, "a\x00"))
+		assert.Empty(t, s.asked)
+	})
+	t.Run("answers have names", func(t *testing.T) {
+		t.Parallel()
+		cli, _ := said(answer{stderr: "Job has already finished for job 1"}, answer{stderr: "Only batch jobs are accepted or processed for job 5"},
+			answer{stderr: "slurm_update error: Invalid node name specified"},
+			answer{stderr: "sacctmgr: accounting_storage/slurmdbd: acct_storage_p_modify_job: Request didn't affect anything or your user doesn't have privilege"},
+			answer{stderr: "slurm_update error: Access/permission denied"})
+		require.ErrorIs(t, cli.SetAdminComment(t.Context(), 1, "x"), slurm.ErrFinished)
+		require.ErrorIs(t, cli.Requeue(t.Context(), 5), slurm.ErrInteractive)
+		require.ErrorIs(t, cli.Drain(t.Context(), "k9", "enclave:E220 x"), slurm.ErrNoNode)
+		require.ErrorIs(t, cli.SetStoredComment(t.Context(), 5, "x"), slurm.ErrNoJob)
+		require.ErrorContains(t, cli.Drain(t.Context(), "k1", "enclave:E220 x"), "permission denied")
+	})
+}
+
+func TestAdminComment(t *testing.T) {
+	t.Parallel()
+	text := `JS1:Abc| enclave={"v":"simulated"}` + "\n x|y "
+	t.Run("of a living job it is slurmctld's", func(t *testing.T) {
+		t.Parallel()
+		c, _ := said(answer{out: running}, answer{out: "4|" + text + "|\n"})
+		got, finished, err := c.AdminComment(t.Context(), 4)
+		require.NoError(t, err)
+		assert.False(t, finished)
+		assert.Equal(t, text, got)
+	})
+	t.Run("none is the empty text", func(t *testing.T) {
+		t.Parallel()
+		c, _ := said(answer{out: running}, answer{out: "4|(null)|\n"})
+		got, _, err := c.AdminComment(t.Context(), 4)
+		require.NoError(t, err)
+		assert.Empty(t, got)
+	})
+	t.Run("of a finished job it is the database's", func(t *testing.T) {
+		t.Parallel()
+		c, s := said(answer{out: strings.Replace(running, "RUNNING", "COMPLETED", 1)}, answer{out: "3|other\n4|" + text + "\n5|next\n"})
+		got, finished, err := c.AdminComment(t.Context(), 4)
+		require.NoError(t, err)
+		assert.True(t, finished)
+		assert.Equal(t, text, got)
+		assert.Equal(t, `sacct ["-X" "-n" "-P" "-j" "4" "-o" "JobIDRaw,AdminComment"]`, s.asked[1])
+	})
+	t.Run("of a forgotten job it is the database's", func(t *testing.T) {
+		t.Parallel()
+		c, _ := said(answer{stderr: "slurm_load_jobs error: Invalid job id specified"}, answer{out: "4|\n"})
+		got, finished, err := c.AdminComment(t.Context(), 4)
+		require.NoError(t, err)
+		assert.True(t, finished)
+		assert.Empty(t, got)
+	})
+	t.Run("of a job that nobody knows there is none", func(t *testing.T) {
+		t.Parallel()
+		c, _ := said(answer{stderr: "Invalid job id specified"}, answer{})
+		_, _, err := c.AdminComment(t.Context(), 4)
+		require.ErrorIs(t, err, slurm.ErrNoJob)
+	})
+	t.Run("a controller that is away is an error, not a finished job", func(t *testing.T) {
+		t.Parallel()
+		c, s := said(answer{stderr: "Unable to contact slurm controller"})
+		_, _, err := c.AdminComment(t.Context(), 4)
+		require.Error(t, err)
+		assert.Len(t, s.asked, 1)
+	})
+}
+
+func FuzzOutput(f *testing.F) {
+	f.Add(running)
+	f.Add("k1|idle|none|\n")
+	f.Add("4|a\nb|\n5|c\n")
+	f.Fuzz(func(t *testing.T, out string) {
+		c, _ := said(answer{out: out}, answer{out: running}, answer{out: out})
+		j, err := c.Job(t.Context(), 4)
+		if err == nil {
+			require.Equal(t, uint32(4), j.ID)
+			require.NotEmpty(t, j.State)
+			require.NotContains(t, j.AllocNode, "\n")
+		}
+		_, _, _ = c.AdminComment(t.Context(), 4)
+		n, _ := said(answer{out: out})
+		if node, err := n.Node(t.Context(), "k1"); err == nil {
+			require.Equal(t, "k1", node.Name)
+			require.NotContains(t, node.Reason, "\n")
+		}
+	})
+}

@@ -1,0 +1,128 @@
+package slurm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/job"
+)
+
+// MaxText bounds an AdminComment and a reason. Slurm itself takes much more for the first.
+const (
+	MaxText   = 32 << 10
+	maxReason = 400
+)
+
+// Drain drains the node. Slurm overwrites the reason of a drained node: ask Node first.
+func (c *CLI) Drain(ctx context.Context, node, reason string) error {
+	if err := job.CheckNodeName(node); err != nil {
+		return fmt.Errorf("drain node: %w", err)
+	}
+	reason = job.Printable(reason, maxReason)
+	if reason == "" {
+		return fmt.Errorf("drain node %s: no reason", node)
+	}
+	return c.tell(ctx, "drain node "+node, "scontrol", "update", "NodeName="+node, "State=DRAIN", "Reason="+reason)
+}
+
+// Resume puts the node back into service and clears the reason.
+func (c *CLI) Resume(ctx context.Context, node string) error {
+	if err := job.CheckNodeName(node); err != nil {
+		return fmt.Errorf("resume node: %w", err)
+	}
+	return c.tell(ctx, "resume node "+node, "scontrol", "update", "NodeName="+node, "State=RESUME")
+}
+
+// Requeue puts a running or finished batch job back into the queue. It would also revive a job
+// that its owner cancelled [tried]: ask first.
+func (c *CLI) Requeue(ctx context.Context, id uint32) error {
+	return c.tell(ctx, "requeue job "+decimal(id), "scontrol", "requeue", decimal(id))
+}
+
+// Cancel ends the job. A job that is over already is no error, as scancel sees it.
+func (c *CLI) Cancel(ctx context.Context, id uint32) error {
+	return c.tell(ctx, "cancel job "+decimal(id), "scancel", decimal(id))
+}
+
+// SetAdminComment replaces the text of a job that has not ended; ErrFinished when it has.
+func (c *CLI) SetAdminComment(ctx context.Context, id uint32, text string) error {
+	what := "set admin comment of job " + decimal(id)
+	if err := checkText(text); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return c.tell(ctx, what, "scontrol", "update", "JobId="+decimal(id), "AdminComment="+text)
+}
+
+// SetStoredComment replaces the text in the accounting database, for the latest start of the
+// job only. sacctmgr 22.05 writes small letters for capitals and backticks for quotes [tried],
+// so a text that would not come back as it is, is refused with ErrLossy.
+func (c *CLI) SetStoredComment(ctx context.Context, id uint32, text string) error {
+	what := "set admin comment of job " + decimal(id) + " in accounting"
+	if err := checkText(text); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if Stored(text) != text {
+		return fmt.Errorf("%s: %w", what, ErrLossy)
+	}
+	return c.tell(ctx, what, "sacctmgr", "-i", "-Q", "modify", "job", "where", "jobid="+decimal(id), "cluster="+c.cluster,
+		"set", "AdminComment="+text)
+}
+
+// Stored is what sacctmgr makes of a text.
+func Stored(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '"' || r == '\'':
+			return '`'
+		case r >= 'A' && r <= 'Z':
+			return r + ('a' - 'A')
+		}
+		return r
+	}, text)
+}
+
+func checkText(text string) error {
+	if len(text) > MaxText {
+		return fmt.Errorf("text over %d bytes", MaxText)
+	}
+	if strings.ContainsRune(text, 0) {
+		return errors.New("text holds a zero byte")
+	}
+	return nil
+}
+
+func (c *CLI) tell(ctx context.Context, what, program string, args ...string) error {
+	if _, err := c.run.Run(ctx, program, args...); err != nil {
+		return fmt.Errorf("%s: %w", what, classify(err))
+	}
+	return nil
+}
+
+// classify gives a name to the answers that callers branch on. Slurm has no other sign than
+// its text; a text we do not know stays an error without a name, which nobody takes for a no.
+func classify(err error) error {
+	printed, ok := errors.AsType[interface {
+		error
+		Stderr() string
+	}](err)
+	if !ok {
+		return err
+	}
+	for _, k := range []struct {
+		text string
+		err  error
+	}{
+		{"Invalid job id specified", ErrNoJob},
+		{"Invalid node name specified", ErrNoNode},
+		{"already finished", ErrFinished},
+		{"Only batch jobs are accepted", ErrInteractive},
+		{"Request didn't affect anything", ErrNoJob},
+	} {
+		if strings.Contains(printed.Stderr(), k.text) {
+			return fmt.Errorf("%w: %w", k.err, err)
+		}
+	}
+	return err
+}
