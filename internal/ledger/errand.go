@@ -1,0 +1,69 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// Errand is a call to Slurm that the site role still owes: it is kept until it was read back.
+type Errand struct {
+	ID       int64
+	Kind     string
+	Body     []byte
+	Attempts int
+	Due      time.Time
+	Cause    string // why the last attempt did not do
+}
+
+// AddErrand puts an errand on the spool.
+func (l *Ledger) AddErrand(ctx context.Context, kind string, body []byte, due time.Time) (int64, error) {
+	var id int64
+	if body == nil {
+		body = []byte{}
+	}
+	err := l.write(ctx, func(tx *sql.Tx) error {
+		r, err := tx.ExecContext(ctx, "INSERT INTO errands (kind, body, due) VALUES (?,?,?)", kind, body, millis(due))
+		if err != nil {
+			return err
+		}
+		id, err = r.LastInsertId()
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("spool %s: %w", kind, err)
+	}
+	return id, nil
+}
+
+// Errands lists what is due, oldest first.
+func (l *Ledger) Errands(ctx context.Context, now time.Time, limit int) ([]Errand, error) {
+	rows, err := l.db.QueryContext(ctx, "SELECT id, kind, body, attempts, due, cause FROM errands WHERE due<=? ORDER BY due, id LIMIT ?", millis(now), limit)
+	if err != nil {
+		return nil, fmt.Errorf("list errands: %w", err)
+	}
+	out := []Errand{}
+	err = each(rows, func() error {
+		var e Errand
+		var due int64
+		err := rows.Scan(&e.ID, &e.Kind, &e.Body, &e.Attempts, &due, &e.Cause)
+		e.Due = time.UnixMilli(due).UTC()
+		out = append(out, e)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list errands: %w", err)
+	}
+	return out, nil
+}
+
+// Postpone notes a vain attempt and when to try again.
+func (l *Ledger) Postpone(ctx context.Context, id int64, due time.Time, cause string) error {
+	return l.exec(ctx, "postpone errand", "UPDATE errands SET attempts=attempts+1, due=?, cause=? WHERE id=?", millis(due), cause, id)
+}
+
+// Done takes an errand off the spool.
+func (l *Ledger) Done(ctx context.Context, id int64) error {
+	return l.exec(ctx, "finish errand", "DELETE FROM errands WHERE id=?", id)
+}

@@ -1,0 +1,215 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+)
+
+// Enrolment ties a node's name to a chip and a certificate.
+type Enrolment struct {
+	Node        string
+	Chip        string // 128 hexadecimal digits, all zero when masked
+	Fingerprint enclave.Digest
+	Certificate []byte // X.509, DER
+	By          uint32 // the admin's uid
+	At          time.Time
+	Revoked     *time.Time
+	Why         string
+}
+
+// Enrol puts an enrolment in force. The one before stays as an audit row, revoked by this one.
+func (l *Ledger) Enrol(ctx context.Context, e Enrolment) error {
+	err := l.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "UPDATE enrolments SET revoked=?, revoked_by=?, why=? WHERE node=? AND revoked IS NULL",
+			millis(e.At), e.By, "replaced by "+e.Fingerprint.String(), e.Node)
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "INSERT INTO enrolments (node, chip, fingerprint, certificate, by, at) VALUES (?,?,?,?,?,?)",
+			e.Node, e.Chip, e.Fingerprint.String(), e.Certificate, e.By, millis(e.At))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("enrol node %s: %w", e.Node, err)
+	}
+	return nil
+}
+
+// Revoke takes the node's enrolment out of force.
+func (l *Ledger) Revoke(ctx context.Context, node string, by uint32, why string, at time.Time) error {
+	err := l.write(ctx, func(tx *sql.Tx) error {
+		r, err := tx.ExecContext(ctx, "UPDATE enrolments SET revoked=?, revoked_by=?, why=? WHERE node=? AND revoked IS NULL", millis(at), by, why, node)
+		if err != nil {
+			return err
+		}
+		if n, err := r.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, ErrNotFound)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("revoke node %s: %w", node, err)
+	}
+	return nil
+}
+
+// Enrolled is the node's enrolment in force.
+func (l *Ledger) Enrolled(ctx context.Context, node string) (Enrolment, error) {
+	list, err := l.enrolments(ctx, "WHERE node=? AND revoked IS NULL", node)
+	if err == nil && len(list) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Enrolment{}, fmt.Errorf("find enrolment of %s: %w", node, err)
+	}
+	return list[0], nil
+}
+
+// Enrolments lists all of a node, the replaced and revoked too, oldest first.
+func (l *Ledger) Enrolments(ctx context.Context, node string) ([]Enrolment, error) {
+	return l.enrolments(ctx, "WHERE node=? ORDER BY id", node)
+}
+
+func (l *Ledger) enrolments(ctx context.Context, where string, args ...any) ([]Enrolment, error) {
+	rows, err := l.db.QueryContext(ctx, "SELECT node, chip, fingerprint, certificate, by, at, revoked, coalesce(why, '') FROM enrolments "+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	out := []Enrolment{}
+	err = each(rows, func() error {
+		var e Enrolment
+		var fingerprint string
+		var at int64
+		var revoked sql.NullInt64
+		err := rows.Scan(&e.Node, &e.Chip, &fingerprint, &e.Certificate, &e.By, &at, &revoked, &e.Why)
+		err = errors.Join(err, e.Fingerprint.UnmarshalText([]byte(fingerprint)))
+		e.At, e.Revoked = time.UnixMilli(at).UTC(), instant(revoked)
+		out = append(out, e)
+		return err
+	})
+	return out, err
+}
+
+// Failure is one node failing one check: the storm guard's window is made of them.
+type Failure struct {
+	Name    string // of the check
+	Code    enclave.Code
+	Node    string
+	At      time.Time
+	Drained bool
+	Resumed bool
+}
+
+// AddFailures stores failures, in one transaction.
+func (l *Ledger) AddFailures(ctx context.Context, list []Failure) error {
+	err := l.write(ctx, func(tx *sql.Tx) error {
+		for _, f := range list {
+			_, err := tx.ExecContext(ctx, "INSERT INTO failures (name, code, node, at, drained) VALUES (?,?,?,?,?)", f.Name, f.Code, f.Node, millis(f.At), f.Drained)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("store failures: %w", err)
+	}
+	return nil
+}
+
+// Failures lists a check's failures since a time, oldest first.
+func (l *Ledger) Failures(ctx context.Context, name string, since time.Time) ([]Failure, error) {
+	return l.failures(ctx, "WHERE name=? AND at>=? ORDER BY id", name, millis(since))
+}
+
+// LastFailure is a node's latest failure.
+func (l *Ledger) LastFailure(ctx context.Context, node string) (Failure, error) {
+	list, err := l.failures(ctx, "WHERE node=? ORDER BY id DESC LIMIT 1", node)
+	if err == nil && len(list) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Failure{}, err
+	}
+	return list[0], nil
+}
+
+func (l *Ledger) failures(ctx context.Context, where string, args ...any) ([]Failure, error) {
+	rows, err := l.db.QueryContext(ctx, "SELECT name, code, node, at, drained, resumed FROM failures "+where, args...)
+	if err != nil {
+		return nil, fmt.Errorf("list failures: %w", err)
+	}
+	out := []Failure{}
+	err = each(rows, func() error {
+		var f Failure
+		var at int64
+		err := rows.Scan(&f.Name, &f.Code, &f.Node, &at, &f.Drained, &f.Resumed)
+		f.At = time.UnixMilli(at).UTC()
+		out = append(out, f)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list failures: %w", err)
+	}
+	return out, nil
+}
+
+// Resumed notes that the node's drains for a check are undone.
+func (l *Ledger) Resumed(ctx context.Context, name, node string) error {
+	return l.exec(ctx, "resume node "+node, "UPDATE failures SET resumed=1 WHERE name=? AND node=?", name, node)
+}
+
+// Alarm is something an admin should know of.
+type Alarm struct {
+	Code   enclave.Code
+	Reason string
+	At     time.Time
+}
+
+// AddAlarm stores an alarm.
+func (l *Ledger) AddAlarm(ctx context.Context, a Alarm) error {
+	return l.exec(ctx, "store alarm", "INSERT INTO alarms (code, reason, at) VALUES (?,?,?)", a.Code, a.Reason, millis(a.At))
+}
+
+// Alarms lists the latest alarms, latest first.
+func (l *Ledger) Alarms(ctx context.Context, limit int) ([]Alarm, error) {
+	rows, err := l.db.QueryContext(ctx, "SELECT code, reason, at FROM alarms ORDER BY id DESC LIMIT ?", limit)
+	if err != nil {
+		return nil, fmt.Errorf("list alarms: %w", err)
+	}
+	out := []Alarm{}
+	err = each(rows, func() error {
+		var a Alarm
+		var at int64
+		err := rows.Scan(&a.Code, &a.Reason, &at)
+		a.At = time.UnixMilli(at).UTC()
+		out = append(out, a)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list alarms: %w", err)
+	}
+	return out, nil
+}
+
+// Silent counts one more job in a row to which the node never spoke, and gives the count.
+func (l *Ledger) Silent(ctx context.Context, node string) (int, error) {
+	var n int
+	err := l.write(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, "INSERT INTO silences (node, times) VALUES (?, 1) ON CONFLICT DO UPDATE SET times=times+1 RETURNING times", node).Scan(&n)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count silence of %s: %w", node, err)
+	}
+	return n, nil
+}
+
+// Spoke ends a row of silences.
+func (l *Ledger) Spoke(ctx context.Context, node string) error {
+	return l.exec(ctx, "end silence of "+node, "DELETE FROM silences WHERE node=?", node)
+}

@@ -1,0 +1,132 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+)
+
+// MemberEntry is one node's part in one start of a job.
+type MemberEntry struct {
+	Member
+	Key      enclave.JobKey
+	Ready    json.RawMessage // what the node reported at barrier 2, nil before
+	Teardown json.RawMessage // what its epilog reported, nil before
+	At       time.Time
+}
+
+const memberColumns = "cluster, job, restart, node, keys, result, refusal, ready, teardown, at"
+
+// Ready stores a node's report of barrier 2.
+func (l *Ledger) Ready(ctx context.Context, k enclave.JobKey, node string, report any, at time.Time) error {
+	return l.setMember(ctx, "ready", k, node, report, at)
+}
+
+// Teardown stores a node's report of its epilog; the last one counts.
+func (l *Ledger) Teardown(ctx context.Context, k enclave.JobKey, node string, report any, at time.Time) error {
+	return l.setMember(ctx, "teardown", k, node, report, at)
+}
+
+func (l *Ledger) setMember(ctx context.Context, name string, k enclave.JobKey, node string, report any, at time.Time) error {
+	query := fmt.Sprintf(`INSERT INTO members (cluster, job, restart, node, %s, at) VALUES (?,?,?,?,?,?)
+		ON CONFLICT DO UPDATE SET %s=excluded.%s, at=excluded.at`, name, name, name) //nolint:gosec // name is one of two constants
+	return l.exec(ctx, name+" of node "+node, query, k.Cluster, k.Job, k.Restart, node, text(report), millis(at))
+}
+
+// Members lists the nodes of one start.
+func (l *Ledger) Members(ctx context.Context, k enclave.JobKey) ([]MemberEntry, error) {
+	return l.members(ctx, "WHERE cluster=? AND job=? AND restart=? ORDER BY node", k.Cluster, k.Job, k.Restart)
+}
+
+// LastMember is a node's latest part in any job.
+func (l *Ledger) LastMember(ctx context.Context, node string) (MemberEntry, error) {
+	list, err := l.members(ctx, "WHERE node=? ORDER BY at DESC LIMIT 1", node)
+	if err == nil && len(list) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return MemberEntry{}, err
+	}
+	return list[0], nil
+}
+
+func (l *Ledger) members(ctx context.Context, where string, args ...any) ([]MemberEntry, error) {
+	rows, err := l.db.QueryContext(ctx, "SELECT "+memberColumns+" FROM members "+where, args...)
+	if err != nil {
+		return nil, fmt.Errorf("list members: %w", err)
+	}
+	out := []MemberEntry{}
+	err = each(rows, func() error {
+		var m MemberEntry
+		var keys, result, refusal, ready, teardown sql.NullString
+		var at int64
+		err := rows.Scan(&m.Key.Cluster, &m.Key.Job, &m.Key.Restart, &m.Node, &keys, &result, &refusal, &ready, &teardown, &at)
+		err = errors.Join(err, column(keys, &m.Keys), column(result, &m.Result), column(refusal, &m.Refusal),
+			column(ready, &m.Ready), column(teardown, &m.Teardown))
+		m.At = time.UnixMilli(at).UTC()
+		out = append(out, m)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list members: %w", err)
+	}
+	return out, nil
+}
+
+// Evidence is one piece of evidence as it came, with what was said of it.
+type Evidence struct {
+	Key      enclave.JobKey // of an enrolment: the cluster only
+	Node     string
+	Purpose  uint8
+	Epoch    uint32
+	Nonce    enclave.Nonce
+	Keys     enclave.NodeKeys
+	Evidence enclave.Evidence
+	Result   enclave.AttestationResult
+	At       time.Time
+}
+
+// AddEvidence stores evidence; a nonce stands in the ledger once, whatever the memory forgot.
+func (l *Ledger) AddEvidence(ctx context.Context, e Evidence) error {
+	report, certificates := e.Evidence.Report, e.Evidence.Certificates
+	if report == nil {
+		report = []byte{}
+	}
+	if certificates == nil {
+		certificates = []byte{}
+	}
+	return l.exec(ctx, "store evidence of node "+e.Node, `INSERT INTO evidence
+		(cluster, job, restart, node, purpose, epoch, nonce, report, certificates, provider, keys, result, at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+		e.Key.Cluster, e.Key.Job, e.Key.Restart, e.Node, e.Purpose, e.Epoch, e.Nonce.String(),
+		report, certificates, e.Evidence.Provider, text(e.Keys), text(e.Result), millis(e.At))
+}
+
+// EvidenceOf lists all evidence of one start, in the order it came.
+func (l *Ledger) EvidenceOf(ctx context.Context, k enclave.JobKey) ([]Evidence, error) {
+	rows, err := l.db.QueryContext(ctx, `SELECT node, purpose, epoch, nonce, report, certificates, provider, keys, result, at
+		FROM evidence WHERE cluster=? AND job=? AND restart=? ORDER BY id`, k.Cluster, k.Job, k.Restart)
+	if err != nil {
+		return nil, fmt.Errorf("list evidence of %s: %w", k, err)
+	}
+	out := []Evidence{}
+	err = each(rows, func() error {
+		e := Evidence{Key: k}
+		var nonce string
+		var keys, result sql.NullString
+		var at int64
+		err := rows.Scan(&e.Node, &e.Purpose, &e.Epoch, &nonce, &e.Evidence.Report, &e.Evidence.Certificates, &e.Evidence.Provider, &keys, &result, &at)
+		err = errors.Join(err, e.Nonce.UnmarshalText([]byte(nonce)), column(keys, &e.Keys), column(result, &e.Result))
+		e.At = time.UnixMilli(at).UTC()
+		out = append(out, e)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list evidence of %s: %w", k, err)
+	}
+	return out, nil
+}

@@ -1,0 +1,50 @@
+package ledger
+
+// migrations are the steps from an empty file to today's schema. A step that was released is
+// never changed: a new one is appended. Times are Unix milliseconds.
+func migrations() []string {
+	return []string{`
+CREATE TABLE jobs (
+  cluster TEXT NOT NULL, job INTEGER NOT NULL, restart INTEGER NOT NULL,
+  uid INTEGER NOT NULL, account TEXT NOT NULL,
+  body TEXT NOT NULL,                -- the job, its tenant and policy, as registered
+  registered INTEGER NOT NULL, started INTEGER, ended INTEGER,
+  verdict TEXT NOT NULL, weak INTEGER NOT NULL DEFAULT 0, refusal TEXT,
+  header BLOB, signature BLOB,       -- the signed roster
+  PRIMARY KEY (cluster, job, restart)
+) STRICT;
+CREATE INDEX jobs_by_time ON jobs (registered);
+CREATE TABLE members (               -- one node of one start of a job
+  cluster TEXT NOT NULL, job INTEGER NOT NULL, restart INTEGER NOT NULL, node TEXT NOT NULL,
+  keys TEXT, result TEXT, refusal TEXT, ready TEXT, teardown TEXT, at INTEGER NOT NULL,
+  PRIMARY KEY (cluster, job, restart, node),
+  FOREIGN KEY (cluster, job, restart) REFERENCES jobs ON DELETE CASCADE
+) STRICT;
+CREATE INDEX members_by_node ON members (node, at);
+CREATE TABLE evidence (
+  id INTEGER PRIMARY KEY, cluster TEXT NOT NULL, job INTEGER NOT NULL, restart INTEGER NOT NULL,
+  node TEXT NOT NULL, purpose INTEGER NOT NULL, epoch INTEGER NOT NULL, nonce TEXT NOT NULL UNIQUE,
+  report BLOB NOT NULL, certificates BLOB NOT NULL, provider TEXT NOT NULL,
+  keys TEXT NOT NULL, result TEXT NOT NULL, at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX evidence_by_job ON evidence (cluster, job, restart, node);
+CREATE TABLE enrolments (
+  id INTEGER PRIMARY KEY, node TEXT NOT NULL, chip TEXT NOT NULL, fingerprint TEXT NOT NULL UNIQUE,
+  certificate BLOB NOT NULL, by INTEGER NOT NULL, at INTEGER NOT NULL,
+  revoked INTEGER, revoked_by INTEGER, why TEXT
+) STRICT;
+CREATE UNIQUE INDEX enrolments_in_force ON enrolments (node) WHERE revoked IS NULL;
+CREATE TABLE failures (              -- the storm window
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL, code TEXT NOT NULL, node TEXT NOT NULL,
+  at INTEGER NOT NULL, drained INTEGER NOT NULL, resumed INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX failures_by_name ON failures (name, at);
+CREATE TABLE alarms (id INTEGER PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL) STRICT;
+CREATE TABLE silences (node TEXT PRIMARY KEY, times INTEGER NOT NULL) STRICT;
+CREATE TABLE errands (
+  id INTEGER PRIMARY KEY, kind TEXT NOT NULL, body BLOB NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+  due INTEGER NOT NULL, cause TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX errands_by_time ON errands (due, id);
+`}
+}
