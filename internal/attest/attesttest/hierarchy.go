@@ -1,0 +1,167 @@
+package attesttest
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Hierarchy is a test AMD: a root key (ARK) and an intermediate (ASK) that makes VCEKs. Its keys
+// lie in a directory, so that a lab keeps its root from one start to the next.
+type Hierarchy struct {
+	dir      string
+	product  string // Milan, Genoa, Turin
+	ark, ask *rsa.PrivateKey
+	arkCert  *x509.Certificate
+	askCert  *x509.Certificate
+}
+
+type options struct {
+	product string
+	bits    int
+}
+
+// Option changes how a new hierarchy is made.
+type Option func(*options)
+
+// Product makes a hierarchy of Genoa or Turin; the default is Milan.
+func Product(name string) Option { return func(o *options) { o.product = name } }
+
+// SmallKeys makes RSA keys of 2048 bits in place of AMD's 4096: tests that make a hierarchy each
+// would otherwise spend their time on it.
+func SmallKeys() Option { return func(o *options) { o.bits = 2048 } }
+
+// NewHierarchy makes a hierarchy in dir, or loads the one that is there.
+func NewHierarchy(dir string, opts ...Option) (*Hierarchy, error) {
+	h, err := LoadHierarchy(dir)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return h, err
+	}
+	o := options{product: "Milan", bits: 4096}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if h, err = generate(o); err != nil {
+		return nil, fmt.Errorf("make test hierarchy: %w", err)
+	}
+	h.dir = dir
+	if err := h.store(); err != nil {
+		return nil, fmt.Errorf("make test hierarchy: %w", err)
+	}
+	return h, nil
+}
+
+// LoadHierarchy reads what NewHierarchy wrote.
+func LoadHierarchy(dir string) (*Hierarchy, error) {
+	h := &Hierarchy{dir: dir}
+	var err error
+	if h.ark, err = loadRSA(filepath.Join(dir, "ark.key")); err != nil {
+		return nil, fmt.Errorf("load test hierarchy: %w", err)
+	}
+	if h.ask, err = loadRSA(filepath.Join(dir, "ask.key")); err != nil {
+		return nil, fmt.Errorf("load test hierarchy: %w", err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "roots.pem")) // #nosec G304 -- the lab's own directory
+	if err != nil {
+		return nil, fmt.Errorf("load test hierarchy: %w", err)
+	}
+	ask, rest := pem.Decode(b)
+	ark, _ := pem.Decode(rest)
+	if ask == nil || ark == nil {
+		return nil, fmt.Errorf("load test hierarchy: %s holds no two certificates", filepath.Join(dir, "roots.pem"))
+	}
+	if h.askCert, err = x509.ParseCertificate(ask.Bytes); err == nil {
+		h.arkCert, err = x509.ParseCertificate(ark.Bytes)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load test hierarchy: %w", err)
+	}
+	h.product = strings.TrimPrefix(h.askCert.Subject.CommonName, "SEV-")
+	return h, nil
+}
+
+// Roots is the intermediate and the root in PEM: what a verifier is told to trust as test roots.
+func (h *Hierarchy) Roots() []byte {
+	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.askCert.Raw})
+	return append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.arkCert.Raw})...)
+}
+
+// CRL is a revocation list of the root, in DER; it revokes the intermediate if asked to.
+func (h *Hierarchy) CRL(thisUpdate, nextUpdate time.Time, revoked bool) ([]byte, error) {
+	l := &x509.RevocationList{
+		SignatureAlgorithm: x509.SHA384WithRSAPSS, Number: big.NewInt(1),
+		ThisUpdate: thisUpdate, NextUpdate: nextUpdate,
+	}
+	if revoked {
+		l.RevokedCertificateEntries = []x509.RevocationListEntry{
+			{SerialNumber: h.askCert.SerialNumber, RevocationTime: thisUpdate},
+		}
+	}
+	return x509.CreateRevocationList(rand.Reader, l, h.arkCert, h.ark)
+}
+
+// name spells a subject as AMD does, but for the organization.
+func name(cn string) pkix.Name {
+	return pkix.Name{
+		OrganizationalUnit: []string{"Engineering"}, Country: []string{"US"},
+		Organization: []string{"SIMULATED, not AMD: slurm-enclave lab"}, CommonName: cn,
+	}
+}
+
+func generate(o options) (*Hierarchy, error) {
+	h := &Hierarchy{product: o.product}
+	var err error
+	if h.ark, err = rsa.GenerateKey(rand.Reader, o.bits); err != nil {
+		return nil, err
+	}
+	if h.ask, err = rsa.GenerateKey(rand.Reader, o.bits); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	ark := &x509.Certificate{
+		SignatureAlgorithm: x509.SHA384WithRSAPSS, SerialNumber: big.NewInt(65536), Subject: name("ARK-" + o.product),
+		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(25, 0, 0), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	if h.arkCert, err = sign(ark, ark, &h.ark.PublicKey, h.ark); err != nil {
+		return nil, err
+	}
+	ask := &x509.Certificate{
+		SignatureAlgorithm: x509.SHA384WithRSAPSS, SerialNumber: big.NewInt(65537), Subject: name("SEV-" + o.product),
+		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(25, 0, 0), IsCA: true, BasicConstraintsValid: true,
+		MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	h.askCert, err = sign(ask, h.arkCert, &h.ask.PublicKey, h.ark)
+	return h, err
+}
+
+func sign(template, parent *x509.Certificate, public any, key *rsa.PrivateKey) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+func (h *Hierarchy) store() error {
+	if err := os.MkdirAll(h.dir, 0o700); err != nil {
+		return err
+	}
+	if err := storeKey(filepath.Join(h.dir, "ark.key"), h.ark); err != nil {
+		return err
+	}
+	if err := storeKey(filepath.Join(h.dir, "ask.key"), h.ask); err != nil {
+		return err
+	}
+	return writeNew(filepath.Join(h.dir, "roots.pem"), h.Roots(), 0o644)
+}

@@ -1,0 +1,151 @@
+package snp
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+
+	"github.com/google/go-sev-guest/abi"
+	"github.com/google/uuid"
+)
+
+// maxCertificates bounds a certificate file or table, which comes from outside.
+const maxCertificates = 1 << 20
+
+// ErrNoCertificate says that there is nothing in the input: it is empty, or its table is.
+var ErrNoCertificate = errors.New("no certificate")
+
+// Chain is what came with a report. Only the VCEK or VLEK is used, and only to be judged; roots
+// and intermediates of the evidence are looked at to name a forged root, never trusted.
+type Chain struct {
+	vcek, vlek *x509.Certificate
+	others     []*x509.Certificate
+	problem    error
+}
+
+// Endorsement is the certificate for reports signed by that kind of key (VCEK or VLEK), or nil.
+func (c Chain) Endorsement(signer string) *x509.Certificate {
+	switch kind(signer) {
+	case vcek:
+		return c.vcek
+	case vlek:
+		return c.vlek
+	}
+	return nil
+}
+
+// ParseCertificates reads one DER certificate, a PEM file of one or several, or the certificate
+// table that the host hands out (GHCB 2.0, 4.1.8.1). The error is ErrNoCertificate for empty
+// input. Given to Verify, the Chain of any error fails by that error's words.
+func ParseCertificates(b []byte) (Chain, error) {
+	c, err := parseCertificates(b)
+	if err != nil {
+		return Chain{problem: err}, fmt.Errorf("parse certificates: %w", err)
+	}
+	return c, nil
+}
+
+func parseCertificates(b []byte) (Chain, error) {
+	switch {
+	case len(b) > maxCertificates:
+		return Chain{}, fmt.Errorf("%d bytes, at most %d", len(b), maxCertificates)
+	case len(bytes.Trim(b, " \t\r\n\x00")) == 0:
+		return Chain{}, ErrNoCertificate
+	case bytes.Contains(b, []byte("-----BEGIN ")):
+		return parsePEM(b)
+	case b[0] == 0x30: // a SEQUENCE; no GUID of the table's begins so
+		cert, err := x509.ParseCertificate(b)
+		if err != nil {
+			return Chain{}, fmt.Errorf("the certificate does not parse: %w", err)
+		}
+		return Chain{}.with(cert)
+	}
+	return parseTable(b)
+}
+
+// with files a certificate under the name that it bears.
+func (c Chain) with(cert *x509.Certificate) (Chain, error) {
+	switch cert.Subject.CommonName {
+	case "SEV-VCEK":
+		if c.vcek != nil {
+			return Chain{}, errors.New("two VCEKs")
+		}
+		c.vcek = cert
+	case "SEV-VLEK":
+		if c.vlek != nil {
+			return Chain{}, errors.New("two VLEKs")
+		}
+		c.vlek = cert
+	default:
+		c.others = append(c.others, cert)
+	}
+	return c, nil
+}
+
+// parsePEM wants certificates and white space only. The standard decoder skips what it can't
+// read, and a block skipped is a block that another reader may have read.
+func parsePEM(b []byte) (Chain, error) {
+	var c Chain
+	begins := bytes.Count(b, []byte("-----BEGIN "))
+	for n := 0; ; n++ {
+		b = bytes.TrimLeft(b, " \t\r\n")
+		if len(b) == 0 && n == begins {
+			return c, nil
+		}
+		block, rest := pem.Decode(b)
+		if block == nil || !bytes.HasPrefix(b, []byte("-----BEGIN ")) || block.Type != "CERTIFICATE" || len(block.Headers) != 0 {
+			return Chain{}, fmt.Errorf("PEM block %d is no certificate", n+1)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return Chain{}, fmt.Errorf("PEM certificate %d does not parse: %w", n+1, err)
+		}
+		if c, err = c.with(cert); err != nil {
+			return Chain{}, err
+		}
+		b = rest
+	}
+}
+
+// parseTable reads entries with its own bounds: the library adds offset and length in 32 bits
+// and a table made for it panics there.
+func parseTable(b []byte) (Chain, error) {
+	entries, err := abi.ParseSnpCertTableHeader(b)
+	if err != nil {
+		return Chain{}, fmt.Errorf("neither DER nor PEM nor a certificate table: %w", err)
+	}
+	var c Chain
+	seen := map[uuid.UUID]bool{}
+	for _, e := range entries {
+		end := uint64(e.Offset) + uint64(e.Length)
+		if end > uint64(len(b)) || seen[e.GUID] {
+			return Chain{}, fmt.Errorf("certificate table: entry %s is doubled or beyond the end", e.GUID)
+		}
+		seen[e.GUID] = true
+		if c, err = c.withEntry(e.GUID.String(), b[e.Offset:end]); err != nil {
+			return Chain{}, fmt.Errorf("certificate table: %w", err)
+		}
+	}
+	if c.vcek == nil && c.vlek == nil && len(c.others) == 0 {
+		return Chain{}, ErrNoCertificate
+	}
+	return c, nil
+}
+
+func (c Chain) withEntry(guid string, der []byte) (Chain, error) {
+	switch guid {
+	case abi.VcekGUID, abi.VlekGUID, abi.AskGUID, abi.ArkGUID:
+	default:
+		return c, nil // the host may add entries of its own, the specification says
+	}
+	if len(der) == 0 {
+		return c, nil
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return Chain{}, fmt.Errorf("entry %s does not parse: %w", guid, err)
+	}
+	return c.with(cert)
+}

@@ -1,0 +1,227 @@
+package snp
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/go-sev-guest/verify"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+)
+
+// root wants a pinned key for the product, and names a foreign root that came along: an
+// attacker's root in the host's table was once believed (go-sev-guest issue 185).
+func (v *verification) root() (enclave.CheckResult, string) {
+	i := v.issuer
+	if v.cert == nil {
+		i = issuer{v.res.Product, v.kind}
+	}
+	if i.product == "" || (i.kind != vcek && i.kind != vlek) {
+		return unknown("no product and signer, so no root to look for")
+	}
+	pins := v.opt.Roots.pinned[i]
+	if len(pins) == 0 {
+		return fail("no root is pinned for a %s of %s", i.kind, i.product)
+	}
+	for _, c := range v.chain.others {
+		if bytes.Equal(c.RawSubject, c.RawIssuer) && !v.isPinnedRoot(c) {
+			return fail("the chain ends in a root that is not pinned: %q, SHA-256 %s", c.Subject.CommonName, fingerprint(c))
+		}
+	}
+	return pass("%s is pinned", pins[0].root.Subject.CommonName)
+}
+
+func (v *verification) isPinnedRoot(c *x509.Certificate) bool {
+	for _, pins := range v.opt.Roots.pinned {
+		for _, p := range pins {
+			if bytes.Equal(p.root.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// checkChain asks whether a pinned intermediate made this certificate, and for what.
+func (v *verification) checkChain() (enclave.CheckResult, string) {
+	if v.cert == nil {
+		return v.withoutCertificate()
+	}
+	if v.issuer.kind != v.kind || v.cert.Subject.CommonName != "SEV-"+string(v.kind) {
+		return fail("the report is signed by a %s, the certificate is a %s of %s",
+			v.kind, v.cert.Subject.CommonName, v.issuer.commonName())
+	}
+	key, ok := v.cert.PublicKey.(*ecdsa.PublicKey)
+	if !ok || key.Curve != elliptic.P384() {
+		return fail("the %s is no P-384 key", v.kind)
+	}
+	if len(v.cert.UnhandledCriticalExtensions) != 0 {
+		return fail("the %s has a critical extension that is not known here", v.kind)
+	}
+	if err := v.findPin(); err != nil {
+		return fail("the %s was not made by the pinned %s: %v", v.kind, v.issuer.commonName(), err)
+	}
+	ext, err := parseExtensions(v.cert)
+	if err != nil {
+		return fail("the %s is malformed: %v", v.kind, err)
+	}
+	if !ext.isOf(v.issuer.product) {
+		return fail("the %s names product %q, its issuer is %s", v.kind, ext.productName, v.issuer.commonName())
+	}
+	v.ext, v.chained = ext, true
+	if v.pin.simulated {
+		return pass("%s, %s, %s (SIMULATED: a lab's keys)", v.kind, v.issuer.commonName(), v.pin.root.Subject.CommonName)
+	}
+	return pass("%s, %s, %s", v.kind, v.issuer.commonName(), v.pin.root.Subject.CommonName)
+}
+
+func (v *verification) withoutCertificate() (enclave.CheckResult, string) {
+	c := v.chain
+	switch {
+	case v.kind != vcek && v.kind != vlek:
+		return fail("no key signed the report")
+	case c.problem != nil && !errors.Is(c.problem, ErrNoCertificate):
+		return fail("%v", c.problem)
+	case c.vcek != nil || c.vlek != nil:
+		return fail("the report is signed by a %s, the certificate given is of the other kind", v.kind)
+	case len(c.others) != 0:
+		return fail("%q is no %s", c.others[0].Subject.CommonName, v.kind)
+	}
+	v.res.NoCertificate = true
+	return fail("there is no certificate of the %s", v.kind)
+}
+
+// findPin finds the pinned key that made the certificate. From here on the result is simulated
+// only if that key is a lab's.
+func (v *verification) findPin() error {
+	err := errors.New("the issuer's name is another")
+	for _, p := range v.opt.Roots.pinned[v.issuer] {
+		if !bytes.Equal(v.cert.RawIssuer, p.intermediate.RawSubject) {
+			continue
+		}
+		if err = v.cert.CheckSignatureFrom(p.intermediate); err == nil {
+			v.pin = p
+			v.res.Simulated = p.simulated
+			return nil
+		}
+	}
+	return err
+}
+
+// validity judges by the verifier's clock alone, and all three certificates.
+func (v *verification) validity() (enclave.CheckResult, string) {
+	at := v.opt.At
+	if at.IsZero() {
+		return fail("no time was given to judge validity at")
+	}
+	for _, c := range []*x509.Certificate{v.cert, v.pin.intermediate, v.pin.root} {
+		if at.Before(c.NotBefore) {
+			return fail("the certificate of %s is not valid before %s", c.Subject.CommonName, c.NotBefore.UTC().Format(time.RFC3339))
+		}
+		if at.After(c.NotAfter) {
+			return fail("the certificate of %s expired at %s", c.Subject.CommonName, c.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+	return pass("valid until %s", v.cert.NotAfter.UTC().Format(time.RFC3339))
+}
+
+// crl asks the root's list for the intermediate. AMD's lists are the root's, so they can't name
+// a VCEK, and every VCEK has serial number 0.
+func (v *verification) crl() (enclave.CheckResult, string) {
+	if len(v.opt.CRLs) == 0 {
+		return unknown("no CRL given")
+	}
+	root := v.pin.root
+	found := false
+	for _, l := range v.opt.CRLs {
+		if !bytes.Equal(l.RawIssuer, root.RawSubject) || l.CheckSignatureFrom(root) != nil {
+			continue
+		}
+		if v.opt.At.Before(l.ThisUpdate) || l.NextUpdate.IsZero() || v.opt.At.After(l.NextUpdate) {
+			continue
+		}
+		found = true
+		for _, e := range l.RevokedCertificateEntries {
+			if e.SerialNumber.Cmp(v.pin.intermediate.SerialNumber) == 0 {
+				return fail("%s is revoked since %s", v.issuer.commonName(), e.RevocationTime.UTC().Format(time.RFC3339))
+			}
+		}
+	}
+	if !found {
+		return fail("no CRL given is signed by %s and valid at this time", root.Subject.CommonName)
+	}
+	return pass("%s is not revoked", v.issuer.commonName())
+}
+
+// ParseCRL reads one revocation list, DER or PEM, as AMD's KDS serves it.
+func ParseCRL(b []byte) (*x509.RevocationList, error) {
+	if block, rest := pem.Decode(b); block != nil {
+		if block.Type != "X509 CRL" || len(bytes.TrimSpace(rest)) != 0 {
+			return nil, errors.New("parse CRL: not one PEM block of type X509 CRL")
+		}
+		b = block.Bytes
+	}
+	l, err := x509.ParseRevocationList(b)
+	if err != nil {
+		return nil, fmt.Errorf("parse CRL: %w", err)
+	}
+	return l, nil
+}
+
+// tcb compares all eight bytes: a VCEK is derived from the patch levels it names, and a host
+// may report older ones than it runs.
+func (v *verification) tcb() (enclave.CheckResult, string) {
+	cert, err := v.ext.tcb(v.issuer.product)
+	if err != nil {
+		return fail("the %s is malformed: %v", v.kind, err)
+	}
+	if got := splsOf(v.proto.GetReportedTcb()); cert != got {
+		return fail("the %s is for patch levels %s, the report says %s (lowest byte first)",
+			v.kind, hex.EncodeToString(cert[:]), hex.EncodeToString(got[:]))
+	}
+	return pass("REPORTED_TCB %s", v.res.ReportedTCB)
+}
+
+// hwid compares CHIP_ID with the VCEK's. A masked CHIP_ID (all zero) names no chip: whether that
+// will do is for the policy. A VLEK belongs to a cloud, not to a chip.
+func (v *verification) hwid() (enclave.CheckResult, string) {
+	chip := v.res.ChipID
+	if v.kind == vlek {
+		if v.ext.csp == "" || v.ext.hwid != nil {
+			return fail("the VLEK does not name its cloud provider")
+		}
+		return pass("a VLEK names no chip (%s)", v.ext.csp)
+	}
+	want := 64
+	if v.issuer.product == turin {
+		want = 8
+	}
+	if len(v.ext.hwid) != want || v.ext.csp != "" {
+		return fail("the VCEK's hardware id has %d bytes, want %d", len(v.ext.hwid), want)
+	}
+	if chip == (enclave.ChipID{}) {
+		return pass("CHIP_ID is masked")
+	}
+	var named enclave.ChipID
+	copy(named[:], v.ext.hwid)
+	if named != chip {
+		return fail("the VCEK is another chip's: it names %s..., the report %s...", named.String()[:16], chip.String()[:16])
+	}
+	return pass("CHIP_ID %s...", chip.String()[:16])
+}
+
+// signature accepts (r, n-s) too, as ECDSA does: it is genuine, but two reports may say the same,
+// so nothing may take the hash of a report for its identity.
+func (v *verification) signature() (enclave.CheckResult, string) {
+	if err := verify.SnpReportSignature(v.report, v.cert); err != nil {
+		return fail("the %s did not sign this report: %v", v.kind, err)
+	}
+	return pass("ECDSA P-384 with SHA-384 by the %s", v.kind)
+}
