@@ -14,7 +14,7 @@ func command(status *int) *cobra.Command {
 		Use: "enclave-lab", Short: "A real Slurm cluster with enclaves on one machine, attestation SIMULATED",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), superviseCommand(), agentCommand())
+	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), superviseCommand(), agentCommand())
 	return root
 }
 
@@ -28,6 +28,7 @@ func upCommand() *cobra.Command {
 		return lab.Up(c.Context(), spec, filepath.Dir(self), c.OutOrStdout())
 	}}
 	c.Flags().IntVar(&spec.Nodes, "nodes", 3, "hosts in partition cpu-sev")
+	c.Flags().IntVar(&spec.Plain, "plain", 1, "hosts in partition cpu")
 	return c
 }
 
@@ -81,4 +82,14 @@ func agentCommand() *cobra.Command {
 	return &cobra.Command{Use: "agent", Hidden: true, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 		return lab.RunAgent(os.NewFile(3, "requests"), os.NewFile(4, "events"))
 	}}
+}
+
+func benchCommand() *cobra.Command {
+	var repeat int
+	c := &cobra.Command{
+		Use: "bench", Short: "Measure sbatch to rank start in cpu and cpu-sev, interleaved", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return lab.Bench(c.Context(), repeat, c.OutOrStdout()) },
+	}
+	c.Flags().IntVar(&repeat, "repeat", 15, "runs in each partition")
+	return c
 }

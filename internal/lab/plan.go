@@ -26,6 +26,7 @@ type Host struct {
 // Spec is what the caller of Up asks for.
 type Spec struct {
 	Nodes int `json:"nodes"` // hosts of the enclave partition, n1..nN
+	Plain int `json:"plain"` // hosts of partition cpu, c1..cN
 }
 
 // User is a user of the lab: there is no such user on the machine itself.
@@ -52,25 +53,36 @@ func Users() []User {
 
 // Check says whether the lab can be built.
 func (s Spec) Check() error {
-	if s.Nodes < 1 || s.Nodes > MaxNodes {
-		return fmt.Errorf("plan lab: %d nodes asked for, 1 to %d can be had", s.Nodes, MaxNodes)
+	for _, n := range []int{s.Nodes, s.Plain} {
+		if n < 1 || n > MaxNodes {
+			return fmt.Errorf("plan lab: %d nodes asked for, 1 to %d can be had", n, MaxNodes)
+		}
 	}
 	return nil
 }
 
-// Hosts lists the lab's computers: n0, the enclave nodes, one plain node, one login host.
+// Hosts lists the lab's computers: n0, the enclave nodes, the plain ones, one login host.
 func (s Spec) Hosts() []Host {
 	hosts := []Host{{"n0", RoleController, address(0, 10)}}
 	for i := 1; i <= s.Nodes; i++ {
 		hosts = append(hosts, Host{fmt.Sprintf("n%d", i), RoleEnclave, address(1, i)})
 	}
-	return append(hosts,
-		Host{"c1", RolePlain, address(2, 1)},
-		Host{"login", RoleLogin, address(0, 20)})
+	for i := 1; i <= s.Plain; i++ {
+		hosts = append(hosts, Host{fmt.Sprintf("c%d", i), RolePlain, address(2, i)})
+	}
+	return append(hosts, Host{"login", RoleLogin, address(0, 20)})
 }
 
 func address(third, fourth int) netip.Prefix {
 	b := network.Addr().As4()
 	b[2], b[3] = byte(third), byte(fourth)
 	return netip.PrefixFrom(netip.AddrFrom4(b), network.Bits())
+}
+
+// tenantOf names the tenant of a user's account, "" when it has none.
+func tenantOf(u User) string {
+	if u.Account == "chem" {
+		return ""
+	}
+	return u.Account
 }

@@ -51,17 +51,17 @@ func slurmConf(s Spec, cgroups bool) string {
 		}
 	}
 	lines = append(lines,
-		"PartitionName=cpu Nodes=c1 Default=YES MaxTime=INFINITE State=UP",
+		"PartitionName=cpu Nodes="+hostlist("c", s.Plain)+" Default=YES MaxTime=INFINITE State=UP",
 		"Include /etc/slurm/slurm.conf.d/partition.conf")
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// enclaveNodes is the hostlist of the enclave partition.
-func (s Spec) enclaveNodes() string {
-	if s.Nodes == 1 {
-		return "n1"
+// hostlist names count hosts, as Slurm writes it.
+func hostlist(prefix string, count int) string {
+	if count == 1 {
+		return prefix + "1"
 	}
-	return fmt.Sprintf("n[1-%d]", s.Nodes)
+	return fmt.Sprintf("%s[1-%d]", prefix, count)
 }
 
 func slurmdbdConf() string {
@@ -112,5 +112,5 @@ func partitionConf(s Spec) (string, error) {
 	if !strings.Contains(text, samplesNodes) {
 		return "", fmt.Errorf("read sample slurm.conf.d/partition.conf: no %q in it", samplesNodes)
 	}
-	return strings.Replace(text, samplesNodes, "Nodes="+s.enclaveNodes()+" ", 1), nil
+	return strings.Replace(text, samplesNodes, "Nodes="+hostlist("n", s.Nodes)+" ", 1), nil
 }

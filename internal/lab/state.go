@@ -74,7 +74,7 @@ func (s State) host(name string) (HostState, error) {
 			return h, nil
 		}
 	}
-	return HostState{}, fmt.Errorf("find host %q: the lab has n0, n1..n%d, c1 and login", name, s.Spec.Nodes)
+	return HostState{}, fmt.Errorf("find host %q: the lab has n0, n1..n%d, c1..c%d and login", name, s.Spec.Nodes, s.Spec.Plain)
 }
 
 func (s State) save() error {

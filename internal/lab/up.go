@@ -48,8 +48,8 @@ func Up(ctx context.Context, spec Spec, programs string, progress io.Writer) err
 	if err = launch(ctx, spec, programs); err != nil {
 		return errors.Join(err, Down(context.WithoutCancel(ctx)))
 	}
-	_, err = fmt.Fprintf(progress, "the lab is up: %d nodes in cpu-sev, 1 in cpu, SIMULATED attestation; %.1f s\n",
-		spec.Nodes, time.Since(started).Seconds())
+	_, err = fmt.Fprintf(progress, "the lab is up: %d nodes in cpu-sev, %d in cpu, SIMULATED attestation; %.1f s\n",
+		spec.Nodes, spec.Plain, time.Since(started).Seconds())
 	return err
 }
 

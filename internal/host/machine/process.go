@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -179,4 +180,15 @@ func Run(ctx context.Context, argv, env []string, input io.Reader, out, errOut i
 		return 0, fmt.Errorf("run %s: %w", argv[0], err)
 	}
 	return 0, nil
+}
+
+// Tool runs a program of this machine; an exit status other than 0 is an error with what it
+// printed.
+func Tool(ctx context.Context, argv []string) error {
+	var out bytes.Buffer
+	status, err := Run(ctx, argv, os.Environ(), nil, &out, &out)
+	if err == nil && status != 0 {
+		err = fmt.Errorf("%s exited with status %d: %s", argv[0], status, bytes.TrimSpace(out.Bytes()))
+	}
+	return err
 }

@@ -1,0 +1,203 @@
+//go:build e2e
+
+// Package e2e_test drives a real lab from outside, as its users would.
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/lab"
+)
+
+const labNodes = 3
+
+// programs is where `make build` put everything.
+func programs() string { return os.Getenv("ENCLAVE_BIN") }
+
+func TestMain(m *testing.M) {
+	os.Exit(runAll(m))
+}
+
+func runAll(m *testing.M) int {
+	if programs() == "" {
+		fmt.Fprintln(os.Stderr, "e2e: ENCLAVE_BIN names no folder of programs; make test sets it")
+		return 1
+	}
+	before := machineTrace()
+	if err := labCommand("up", "--nodes", strconv.Itoa(labNodes)).Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: lab up:", err)
+		return 1
+	}
+	code := m.Run()
+	if err := labCommand("down").Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: lab down:", err)
+		return 1
+	}
+	if after := machineTrace(); after != before {
+		fmt.Fprintf(os.Stderr, "e2e: the lab left traces.\nbefore:\n%s\nafter:\n%s\n", before, after)
+		return 1
+	}
+	return code
+}
+
+func labCommand(args ...string) *exec.Cmd {
+	c := exec.Command(filepath.Join(programs(), "enclave-lab"), args...)
+	c.Stdout, c.Stderr = os.Stderr, os.Stderr
+	return c
+}
+
+// machineTrace is all of the machine that a lab could change, as text.
+func machineTrace() string {
+	b := strings.Builder{}
+	for _, argv := range [][]string{
+		{"cat", "/proc/self/mountinfo"}, {"ip", "-o", "link"}, {"ip", "rule"}, {"ip", "-6", "rule"},
+		{"ip", "route", "show", "table", "all"}, {"nft", "list", "ruleset"}, {"ip", "netns"}, {"ls", "/run"},
+		{"find", "/sys/fs/cgroup", "-maxdepth", "3", "-name", "enclave*"},
+		{"pgrep", "-a", "slurm|munged|mariadbd|enclave|wireguard"}, {"cat", "/etc/passwd", "/etc/hosts"}, {"losetup", "-a"},
+	} {
+		out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+		fmt.Fprintf(&b, "$ %s\n%s%v\n", strings.Join(argv, " "), out, err)
+	}
+	return b.String()
+}
+
+// result is what a program said and how it ended.
+type result struct {
+	out, errOut string
+	status      int
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("status %d\n%s%s", r.status, r.out, r.errOut)
+}
+
+// on runs a program on a host of the lab as a user.
+func on(t *testing.T, host, user string, argv ...string) result {
+	t.Helper()
+	return onWithInput(t, host, user, "", argv...)
+}
+
+func onWithInput(t *testing.T, host, user, input string, argv ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	c := exec.CommandContext(ctx, filepath.Join(programs(), "enclave-lab"),
+		append([]string{"exec", host, "--user", user, "--"}, argv...)...)
+	var out, errOut bytes.Buffer
+	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(input), &out, &errOut
+	err := c.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return result{out.String(), errOut.String(), exit.ExitCode()}
+	}
+	require.NoError(t, err)
+	return result{out.String(), errOut.String(), 0}
+}
+
+// must is on for a program that has to succeed; it returns its standard output.
+func must(t *testing.T, host, user string, argv ...string) string {
+	t.Helper()
+	r := on(t, host, user, argv...)
+	require.Zero(t, r.status, "%s: %v: %s", host, argv, r)
+	return r.out
+}
+
+// submit hands a script to sbatch on the login host and returns the job's number.
+func submit(t *testing.T, user, script string, options ...string) string {
+	t.Helper()
+	argv := append([]string{"sbatch", "--parsable", "--output=slurm-%j.out"}, options...)
+	r := onWithInput(t, "login", user, "#!/bin/sh\n"+script+"\n", argv...)
+	require.Zero(t, r.status, "sbatch: %s", r)
+	id, _, _ := strings.Cut(strings.TrimSpace(r.out), ";")
+	return id
+}
+
+// refused submits and expects sbatch itself to say no; it returns what the user reads.
+func refused(t *testing.T, user, script string, options ...string) string {
+	t.Helper()
+	argv := append([]string{"sbatch", "--parsable", "--output=slurm-%j.out"}, options...)
+	r := onWithInput(t, "login", user, "#!/bin/sh\n"+script+"\n", argv...)
+	require.NotZero(t, r.status, "sbatch took it: %s", r)
+	return r.errOut
+}
+
+// output is what the job wrote.
+func output(t *testing.T, user, id string) string {
+	t.Helper()
+	return must(t, "login", user, "cat", "slurm-"+id+".out")
+}
+
+// field is one field of `scontrol show job`, "" when there is none.
+func field(t *testing.T, id, name string) string {
+	t.Helper()
+	for word := range strings.FieldsSeq(on(t, "n0", "root", "scontrol", "-o", "show", "job", id).out) {
+		if value, ok := strings.CutPrefix(word, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// await waits until the job is in one of the states.
+func await(t *testing.T, id string, states ...string) string {
+	t.Helper()
+	last := ""
+	eventually(t, 90*time.Second, func() bool {
+		last = field(t, id, "JobState")
+		for _, s := range states {
+			if last == s {
+				return true
+			}
+		}
+		return false
+	}, func() string {
+		return fmt.Sprintf("job %s is %s, wanted %v\n%s", id, last, states, on(t, "n0", "root", "scontrol", "show", "job", id))
+	})
+	return last
+}
+
+// eventually asks every 100 ms until yes; what says what was seen last.
+func eventually(t *testing.T, limit time.Duration, yes func() bool, what func() string) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for !yes() {
+		if time.Now().After(deadline) {
+			require.Fail(t, "waited in vain", what())
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// idle waits until all nodes of the enclave partition are idle: the epilogs are over.
+func idle(t *testing.T) {
+	t.Helper()
+	var out string
+	eventually(t, 60*time.Second, func() bool {
+		out = must(t, "n0", "root", "sinfo", "-h", "-N", "-p", "cpu-sev", "-o", "%N=%T")
+		for node := range strings.FieldsSeq(out) {
+			if !strings.HasSuffix(node, "=idle") {
+				return false
+			}
+		}
+		return true
+	}, func() string { return out + must(t, "n0", "root", "sinfo", "-R") })
+}
+
+// state is the running lab, for tests that enter its namespaces.
+func state(t *testing.T) lab.State {
+	t.Helper()
+	s, err := lab.Load()
+	require.NoError(t, err)
+	return s
+}

@@ -1,0 +1,55 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// submitProgram is `enclave-lab submit`.
+func submitProgram(t *testing.T, args ...string) (out, errOut string) {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), filepath.Join(programs(), "enclave-lab"), append([]string{"submit"}, args...)...)
+	var o, e strings.Builder
+	c.Stdout, c.Stderr = &o, &e
+	require.NoError(t, c.Run(), "%s%s", o.String(), e.String())
+	return o.String(), e.String()
+}
+
+func TestAnMPIJobRunsInThePlainPartition(t *testing.T) {
+	out, _ := submitProgram(t, "--user", "bob", "--partition", "cpu", "--nodes", "1", "--", filepath.Join(programs(), "pingpong"))
+	assert.Contains(t, out, "rank 0 of 1 on c1")
+}
+
+func TestP1AnMPIJobRunsInAnEnclave(t *testing.T) {
+	for range 2 {
+		out, _ := submitProgram(t, "--user", "alice", "--nodes", "3", "--", filepath.Join(programs(), "pingpong"))
+		assert.Contains(t, out, "rank 0 of 3 on n1, sum of ranks 3")
+		assert.Contains(t, out, "rank 2 of 3 on n3, sum of ranks 3")
+		assert.Contains(t, out, "0 <-> 2: 1048576 bytes")
+		idle(t)
+	}
+}
+
+func TestTheLabIsIdempotent(t *testing.T) {
+	before, err := os.ReadFile("/run/enclave-lab/lab.json")
+	require.NoError(t, err)
+	c := exec.CommandContext(t.Context(), filepath.Join(programs(), "enclave-lab"), "up", "--nodes", "3")
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, string(out))
+	assert.Contains(t, string(out), "up already")
+	after, err := os.ReadFile("/run/enclave-lab/lab.json")
+	require.NoError(t, err)
+	assert.Equal(t, string(before), string(after))
+	c = exec.CommandContext(t.Context(), filepath.Join(programs(), "enclave-lab"), "up", "--nodes", "2")
+	out, err = c.CombinedOutput()
+	require.Error(t, err)
+	assert.Contains(t, string(out), "one with 3 nodes is up; run enclave-lab down first")
+}
