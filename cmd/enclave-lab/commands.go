@@ -14,7 +14,7 @@ func command(status *int) *cobra.Command {
 		Use: "enclave-lab", Short: "A real Slurm cluster with enclaves on one machine, attestation SIMULATED",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), superviseCommand(), agentCommand())
+	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
 	return root
 }
 
@@ -92,4 +92,13 @@ func benchCommand() *cobra.Command {
 	}
 	c.Flags().IntVar(&repeat, "repeat", 15, "runs in each partition")
 	return c
+}
+
+func controlCommand(name string, stop, start bool) *cobra.Command {
+	return &cobra.Command{
+		Use: name + " HOST DAEMON", Short: "Let a daemon of the lab crash, run again, or both: " + name, Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			return lab.Control(c.Context(), args[0], args[1], stop, start)
+		},
+	}
 }

@@ -14,12 +14,13 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/machine"
 )
 
-// request is one order of the supervisor to an agent; exactly one of the pointers is set.
+// request is one order of the supervisor to an agent; exactly one of the others is set.
 type request struct {
 	ID        int              `json:"id"`
 	Configure *hostPlan        `json:"configure,omitempty"`
 	Start     *daemon          `json:"start,omitempty"`
 	Run       *machine.Program `json:"run,omitempty"`
+	Kill      int              `json:"kill,omitempty"` // a PID of this host
 }
 
 // event is an agent's answer to a request, or, with ID 0, the news that a daemon has ended.
@@ -80,6 +81,10 @@ func RunAgent(in io.Reader, out io.Writer) error {
 			err = a.start(r.ID, *r.Start)
 		case r.Run != nil:
 			err = a.run(r.ID, *r.Run)
+		case r.Kill > 1:
+			if err = kill(r.Kill); err == nil {
+				a.send(event{ID: r.ID})
+			}
 		}
 		if err != nil {
 			a.send(event{ID: r.ID, Error: err.Error()})

@@ -137,6 +137,13 @@ func (s *supervisor) install() error {
 			return err
 		}
 	}
+	// Root's alone: what lies below it is the whole file system, all tenants'.
+	if err := os.MkdirAll(filepath.Join(layer, siteParent), 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(filepath.Join(layer, siteParent), 0o700); err != nil {
+		return err
+	}
 	for name, to := range products() {
 		b, err := os.ReadFile(filepath.Join(s.programs, name))
 		if err != nil {
@@ -153,7 +160,9 @@ func (s *supervisor) install() error {
 func products() map[string]string {
 	const libexec = "usr/libexec/slurm-enclave/"
 	return map[string]string{
-		"enclave-prolog": libexec + "enclave-prolog",
-		"enclave-epilog": libexec + "enclave-epilog",
+		"enclave": "usr/bin/enclave", "enclaved": "usr/sbin/enclaved", "enclave-tsm": "usr/sbin/enclave-tsm",
+		"enclave-prolog": libexec + "enclave-prolog", "enclave-epilog": libexec + "enclave-epilog",
+		"enclave-keeper": libexec + "enclave-keeper", "libenclave-submit.so": libexec + "libenclave-submit.so",
+		"enclave.so": strings.TrimPrefix(pluginPath, "/"),
 	}
 }

@@ -21,7 +21,8 @@ type computer struct {
 	next     int
 	pending  map[int]chan event
 	daemons  []DaemonState
-	changed  func() // called without the lock after a daemon has ended
+	programs map[string]machine.Program // of the daemons
+	changed  func()                     // called without the lock after a daemon has ended
 }
 
 // boot starts the host's first process and plugs it into the bridge.
@@ -40,7 +41,7 @@ func boot(h Host, bridge string, changed func()) (*computer, error) {
 	}
 	_ = theirRequests.Close() // ours is the only other end
 	_ = theirEvents.Close()
-	c := &computer{Host: h, proc: proc, requests: json.NewEncoder(ours), pending: map[int]chan event{}, changed: changed}
+	c := &computer{Host: h, proc: proc, requests: json.NewEncoder(ours), pending: map[int]chan event{}, programs: map[string]machine.Program{}, changed: changed}
 	go c.listen(events)
 	return c, machine.Plug(bridge, "lab-"+h.Name, proc.Pid)
 }
@@ -113,12 +114,14 @@ func (c *computer) ask(ctx context.Context, r request) (event, error) {
 }
 
 func (c *computer) start(ctx context.Context, name, user string, argv ...string) error {
-	e, err := c.ask(ctx, request{Start: &daemon{Name: name, Program: machine.Program{Argv: argv, User: user}}})
+	p := machine.Program{Argv: argv, User: user}
+	e, err := c.ask(ctx, request{Start: &daemon{Name: name, Program: p}})
 	if err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.programs[name] = p
 	c.daemons = append(c.daemons, DaemonState{Name: name, PID: e.PID})
 	return nil
 }

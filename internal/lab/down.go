@@ -46,7 +46,7 @@ func sweep(ctx context.Context) error {
 		return err
 	}
 	// One by one and never recursively: root was once a mount point.
-	for _, name := range []string{"lab.json", "lab.json.new", "lab.log", "root", ""} {
+	for _, name := range []string{"lab.json", "lab.json.new", "lab.log", "control.sock", "root", ""} {
 		if err := os.Remove(filepath.Join(Directory, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

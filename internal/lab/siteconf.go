@@ -57,3 +57,6 @@ func tenantsYAML() string {
 	}
 	return b.String()
 }
+
+// pluginPath is where Slurm's own plugins are in Debian.
+const pluginPath = "/usr/lib/x86_64-linux-gnu/slurm-wlm/enclave.so"

@@ -36,7 +36,7 @@ func Supervise(ctx context.Context, identity State, programs string, started fun
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	err := s.build(ctx)
+	err := errors.Join(s.listen(context.WithoutCancel(ctx)), s.build(ctx))
 	s.mu.Lock()
 	s.ready = err == nil
 	s.mu.Unlock()
@@ -59,7 +59,7 @@ func reapForever() {
 }
 
 func (s *supervisor) build(ctx context.Context) error {
-	if err := s.ground(); err != nil {
+	if err := s.ground(ctx); err != nil {
 		return err
 	}
 	for _, h := range s.spec.Hosts() {
@@ -78,7 +78,7 @@ func (s *supervisor) build(ctx context.Context) error {
 }
 
 // ground lays what the hosts stand on: the layer of files, the shared folders, the bridge.
-func (s *supervisor) ground() error {
+func (s *supervisor) ground(ctx context.Context) error {
 	if err := machine.PrivateMounts(); err != nil {
 		return err
 	}
@@ -114,6 +114,9 @@ func (s *supervisor) ground() error {
 	if err = s.homes(); err != nil {
 		return err
 	}
+	if err = s.fileSystem(ctx); err != nil {
+		return err
+	}
 	if err = machine.Loopback(); err != nil {
 		return err
 	}
@@ -146,6 +149,9 @@ func (s *supervisor) configure(ctx context.Context, c *computer) error {
 			Target: filepath.Join(s.root, c.Name, "root"),
 			Binds:  []machine.Bind{{From: filepath.Join(s.root, "home"), To: "/home"}},
 		},
+	}
+	if c.Role == RoleEnclave {
+		plan.Root.Binds = append(plan.Root.Binds, machine.Bind{From: filepath.Join(s.root, "site"), To: siteMount})
 	}
 	if s.cgroups == machine.CgroupFreezer {
 		plan.Cgroup = filepath.Join(cgroupName, c.Name)
