@@ -16,6 +16,12 @@
 /* A tenant's name: [a-z0-9][a-z0-9_-]{0,62}. */
 #define ENCLAVE_TENANT_MAX 63
 
+/* The release stands in the plugin, NUL-terminated, in this ELF section. */
+#define ENCLAVE_RELEASE_SECTION ".enclave.release"
+#ifndef ENCLAVE_VERSION
+#define ENCLAVE_VERSION "0.0.0-unreleased"
+#endif
+
 /* The gate files: LF lines, printable ASCII, at most ENCLAVE_GO_MAX bytes. */
 #define ENCLAVE_GO_HEADER "slurm-enclave-go 1"
 #define ENCLAVE_DENY_HEADER "slurm-enclave-deny 1"
@@ -36,22 +42,22 @@
 enum enclave_program { ENCLAVE_SBATCH = 1, ENCLAVE_SALLOC = 2, ENCLAVE_SRUN = 3 };
 
 enum enclave_route {
-	ENCLAVE_ROUTE_NONE = 0,	   /* leave the submission alone */
-	ENCLAVE_ROUTE_SET = 1,	   /* text is the partition to ask for */
+	ENCLAVE_ROUTE_NONE = 0,    /* leave the submission alone */
+	ENCLAVE_ROUTE_SET = 1,     /* text is the partition to ask for */
 	ENCLAVE_ROUTE_REFUSED = 2, /* text is the reason, one line for the user */
 };
 
 /* What the plugin knows of a submission. A string is NULL when its variable is not set. */
 struct enclave_submission {
-	int program;	      /* enum enclave_program */
-	uint32_t uid;	      /* who submits */
-	const char *cmdline;  /* /proc/self/cmdline: NUL-terminated arguments */
-	size_t cmdline_len;   /* bytes in it, the last NUL included */
-	const char *option;   /* --enclave's value as seen elsewhere; "" when it had none */
+	int program;         /* enum enclave_program */
+	uint32_t uid;        /* who submits */
+	const char *cmdline; /* /proc/self/cmdline: NUL-terminated arguments */
+	size_t cmdline_len;  /* bytes in it, the last NUL included */
+	const char *option;  /* --enclave's value as seen elsewhere; "" when it had none */
 	const char *partition_env;
 	const char *account_env;
-	const char *job_env;  /* SLURM_JOB_ID: an srun inside a job makes a step, not a job */
-	const char *tenants;  /* path of the tenant table, absent: no check */
+	const char *job_env;   /* SLURM_JOB_ID: an srun inside a job makes a step, not a job */
+	const char *tenants;   /* path of the tenant table, absent: no check */
 	const char *partition; /* the enclave partition when the table names none */
 };
 

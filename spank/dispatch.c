@@ -10,6 +10,10 @@
  */
 #include "enclave.h"
 
+/* The release, in an ELF section of its own: the prolog's ground check compares it. */
+static const char release[] __attribute__((used, section(ENCLAVE_RELEASE_SECTION))) =
+    ENCLAVE_VERSION;
+
 #pragma GCC visibility push(default)
 
 SPANK_PLUGIN(enclave, 1)

@@ -33,6 +33,9 @@
 #ifndef ENCLAVE_OWNER
 #define ENCLAVE_OWNER 0
 #endif
+#ifndef ENCLAVE_GROUP
+#define ENCLAVE_GROUP 0
+#endif
 
 #define ENCLAVE_BOOT_LEN 36
 

@@ -211,7 +211,8 @@ int enclave_deny_parse(const char *text, size_t len, struct enclave_deny *deny)
 	if (field(&c, "job", &l) < 0 || decimal32(l, &deny->job) < 0 || deny->job == 0)
 		goto bad;
 	if (field(&c, "code", &l) < 0 || l.len != 4 || l.at[0] != 'E' ||
-	    take(deny->code, sizeof(deny->code), l) < 0 || strspn(deny->code + 1, "0123456789") != 3)
+	    take(deny->code, sizeof(deny->code), l) < 0 ||
+	    strspn(deny->code + 1, "0123456789") != 3)
 		goto bad;
 	if (field(&c, "reason", &l) < 0)
 		goto bad;
@@ -232,7 +233,8 @@ static int owned_directory(int fd)
 
 	if (fstat(fd, &st) < 0)
 		return -1;
-	if (S_ISDIR(st.st_mode) && st.st_uid == ENCLAVE_OWNER && !(st.st_mode & (S_IWGRP | S_IWOTH)))
+	if (S_ISDIR(st.st_mode) && st.st_uid == ENCLAVE_OWNER &&
+	    !(st.st_mode & (S_IWGRP | S_IWOTH)))
 		return 0;
 	errno = EPERM;
 	return -1;
@@ -266,7 +268,7 @@ int enclave_gate_directory(void)
 			goto bad;
 	}
 	return fd;
-bad: {
+bad : {
 	int err = errno;
 
 	(void)close(fd);
@@ -301,8 +303,7 @@ static ssize_t open_once(int directory, const char *name, char *buf, size_t size
 	ssize_t n = -1;
 	int err;
 	/* O_NONBLOCK: a FIFO at the file's place must not hold the task for ever. */
-	int fd = openat(directory, name,
-			O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
 	if (fd < 0)
 		return -1;
@@ -312,7 +313,7 @@ static ssize_t open_once(int directory, const char *name, char *buf, size_t size
 		errno = ESTALE;
 		goto out;
 	}
-	if (!S_ISREG(st.st_mode) || st.st_uid != ENCLAVE_OWNER || st.st_gid != ENCLAVE_OWNER ||
+	if (!S_ISREG(st.st_mode) || st.st_uid != ENCLAVE_OWNER || st.st_gid != ENCLAVE_GROUP ||
 	    (st.st_mode & 07777) != 0400 || st.st_nlink != 1) {
 		errno = EPERM;
 		goto out;

@@ -9,6 +9,9 @@
  * table with a named account gives a reason to, and with all signals blocked: the Go runtime's
  * threads inherit that, and Slurm's handlers never run on one of them.
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* program_invocation_short_name */
+#endif
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
