@@ -1,0 +1,156 @@
+package fence
+
+// Priorities of the hooks: notrack before conntrack (-200), marks after it.
+const (
+	priorityRaw    = -300
+	priorityMangle = -150
+	priorityFilter = 0
+	priorityMark   = 10
+	priorityLast   = 300
+)
+
+// plan collects the sets that the chains' rules need.
+type plan struct {
+	in   Input
+	sets []Set
+}
+
+func iif(name string) Match    { return Match{Key: InDevice, Name: name} }
+func oif(name string) Match    { return Match{Key: OutDevice, Name: name} }
+func notIif(name string) Match { return Match{Key: InDevice, Name: name, Not: true} }
+func notOif(name string) Match { return Match{Key: OutDevice, Name: name, Not: true} }
+func num(k Key, n uint32) Match {
+	return Match{Key: k, From: n}
+}
+
+func rule(do Verdict, counter string, m ...Match) Rule {
+	return Rule{Match: m, Counter: counter, Do: do}
+}
+
+// notrackIn keeps Slurm's, our and WireGuard's packets out of conntrack, which a user can fill
+// to the brim with flows of its own. Within the tunnel everything is tracked: the mark needs it.
+func (p *plan) notrackIn() Chain {
+	rules := []Rule{
+		rule(Accept, "", iif(loopback)), rule(Accept, "", iif(p.in.Device)),
+		rule(Notrack, "", num(UDPTarget, uint32(p.in.WireGuardPort))),
+		rule(Notrack, "", num(TCPTarget, uint32(p.in.Slurmd.Port))),
+	}
+	for _, s := range p.servers() {
+		rules = append(rules, p.each(s.set, s.Addresses, Source4, Source6, rule(Notrack, "", num(TCPSource, uint32(s.Port))))...)
+	}
+	return Chain{Name: "notrack_in", Type: "filter", Hook: "prerouting", Priority: priorityRaw, Rules: rules}
+}
+
+func (p *plan) notrackOut() Chain {
+	rules := []Rule{
+		rule(Accept, "", oif(loopback)), rule(Accept, "", oif(p.in.Device)),
+		rule(Notrack, "", num(PacketMark, p.in.FwMark), num(UDPSource, uint32(p.in.WireGuardPort))),
+		rule(Notrack, "", num(TCPSource, uint32(p.in.Slurmd.Port))),
+	}
+	for _, s := range p.servers() {
+		rules = append(rules, p.each(s.set, s.Addresses, Target4, Target6, rule(Notrack, "", num(TCPTarget, uint32(s.Port))))...)
+	}
+	return Chain{Name: "notrack_out", Type: "filter", Hook: "output", Priority: priorityRaw, Rules: rules}
+}
+
+// pre marks what comes out of the tunnel and drops what claims to belong to a flow of the
+// tunnel but comes from elsewhere: the underlay could inject plaintext otherwise, since the
+// addresses are the same and conntrack knows no interfaces.
+func (p *plan) pre() Chain {
+	return Chain{Name: "pre", Type: "filter", Hook: "prerouting", Priority: priorityMangle, Rules: []Rule{
+		{Match: []Match{iif(p.in.Device), num(ConnDirection, original)}, Do: SetConnMark, Mark: p.in.Mark},
+		rule(Drop, CounterInjected, notIif(loopback), notIif(p.in.Device), num(ConnMark, p.in.Mark)),
+	}}
+}
+
+// outRoute sends answers into the tunnel whose question came through it: servers of root's,
+// resets and TIME_WAIT answers have no user id by which the policy rules would know them.
+func (p *plan) outRoute() Chain {
+	return Chain{Name: "outroute", Type: "route", Hook: "output", Priority: priorityMangle, Rules: []Rule{
+		rule(Accept, "", num(PacketMark, p.in.FwMark)),
+		{Match: []Match{num(ConnMark, p.in.Mark)}, Do: SetMark, Mark: p.in.Mark},
+	}}
+}
+
+// user is what the job's user ids may send. Each way out has its counter.
+func (p *plan) user() Chain {
+	rules := []Rule{
+		rule(Accept, CounterLoopback, oif(loopback)),
+		rule(Accept, CounterTunnel, oif(p.in.Device)),
+	}
+	for _, s := range p.servers()[:2] { // the verifier is for root's programs only
+		rules = append(rules, p.each(s.set, s.Addresses, Target4, Target6, rule(Accept, s.set, num(TCPTarget, uint32(s.Port))))...)
+	}
+	if p.in.Interactive {
+		rules = append(rules, p.each("submit_host", p.in.SubmitHost, Target4, Target6, rule(Accept, CounterSubmitHost, p.srunPorts()))...)
+	}
+	for i, s := range p.in.Services {
+		rules = append(rules, p.each(serviceSet("service", i), s.Addresses, Target4, Target6, rule(Accept, CounterServices, target(s)))...)
+	}
+	rules = append(rules, rule(Accept, CounterReplies,
+		num(ConnDirection, reply), Match{Key: ConnMark, From: p.in.Mark, Not: true}))
+	return Chain{Name: "user", Rules: rules}
+}
+
+// out judges what leaves. WireGuard's packets are first: those of the kernel's WireGuard carry
+// the user id of the socket whose data they hold.
+func (p *plan) out() Chain {
+	rules := []Rule{
+		rule(Accept, CounterWireGuard, num(PacketMark, p.in.FwMark), num(UDPSource, uint32(p.in.WireGuardPort))),
+		// Without the device (the keeper is dead) the routes of the tunnel's table are gone and
+		// what belongs to its flows would leave by the main table, root's answers as well.
+		rule(Drop, CounterEscaped, num(ConnMark, p.in.Mark), notOif(loopback), notOif(p.in.Device)),
+	}
+	for _, u := range users(p.in) {
+		rules = append(rules, Rule{Match: []Match{{Key: UID, From: u.Start, To: u.Last()}}, Do: Jump, To: "user"})
+	}
+	rules = append(rules, rule(Reject, CounterRejected, Match{Key: UID, From: p.in.UIDMin, To: ^uint32(0)}))
+	return Chain{Name: "out", Type: "filter", Hook: "output", Priority: priorityFilter, Rules: rules}
+}
+
+func (p *plan) outMark() Chain {
+	return Chain{Name: "outmark", Type: "filter", Hook: "output", Priority: priorityMark, Rules: []Rule{
+		{Match: []Match{oif(p.in.Device), num(ConnDirection, original)}, Do: SetConnMark, Mark: p.in.Mark},
+	}}
+}
+
+// input judges what arrives. The rules of the untracked ports know no state: to our listening
+// port any packet may come, from another's listening port all but one that opens a connection.
+func (p *plan) input() Chain {
+	rules := []Rule{
+		rule(Accept, "", iif(loopback)), rule(Accept, "", iif(p.in.Device)),
+		rule(Accept, "", Match{Key: ConnKnown}, Match{Key: ConnMark, From: p.in.Mark, Not: true}),
+		rule(Accept, "", num(UDPTarget, uint32(p.in.WireGuardPort))),
+		rule(Accept, "", num(TCPTarget, uint32(p.in.Slurmd.Port))),
+	}
+	for _, s := range p.servers() {
+		rules = append(rules, p.each(s.set, s.Addresses, Source4, Source6,
+			rule(Accept, "", num(TCPSource, uint32(s.Port)), Match{Key: TCPBareSyn, Not: true}))...)
+	}
+	// srun inside the job listens: the controllers and the nodes' slurmstepd call it back.
+	for _, s := range p.servers()[:2] {
+		rules = append(rules, p.each(s.set, s.Addresses, Source4, Source6, rule(Accept, "", p.srunPorts()))...)
+	}
+	rules = append(rules, p.inbound(p.in.Inbound)...)
+	rules = append(rules, rule(Drop, CounterDropped))
+	return Chain{Name: "in", Type: "filter", Hook: "input", Priority: priorityFilter, Rules: rules}
+}
+
+// forward: the node is no way into the tunnel for others, and none out of it.
+func (p *plan) forward() Chain {
+	return Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: priorityFilter, Rules: []Rule{
+		rule(Drop, CounterForwarded, iif(p.in.Device)), rule(Drop, CounterForwarded, oif(p.in.Device)),
+	}}
+}
+
+// post counts what of the job's users really leaves outside the tunnel, behind all verdicts of
+// all tables: it checks the other counters.
+func (p *plan) post() Chain {
+	c := Chain{Name: "post", Type: "filter", Hook: "postrouting", Priority: priorityLast}
+	for _, u := range users(p.in) {
+		c.Rules = append(c.Rules, rule("", CounterOutside,
+			Match{Key: PacketMark, From: p.in.FwMark, Not: true}, notOif(loopback), notOif(p.in.Device),
+			Match{Key: UID, From: u.Start, To: u.Last()}))
+	}
+	return c
+}

@@ -1,0 +1,97 @@
+package fence
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+const (
+	loopback = "lo"
+
+	original = 0
+	reply    = 1
+
+	// ICMP errors that path MTU discovery and untracked flows need, and IPv6's neighbour and
+	// multicast listener discovery. An error about a flow of the tunnel is dropped before.
+	icmpUnreachable  = 3
+	icmpTimeExceeded = 11
+	icmpParameter    = 12
+	icmp6FirstError  = 1
+	icmp6LastError   = 4
+	icmp6FirstND     = 130
+	icmp6LastND      = 136
+)
+
+// named is a server under the name of its set and counter.
+type named struct {
+	Server
+
+	set string
+}
+
+// servers are the daemons whose flows are not tracked.
+func (p *plan) servers() []named {
+	return []named{{p.in.Slurmctld, CounterSlurmctld}, {p.in.Slurmd, CounterSlurmd}, {p.in.Enclaved, "enclaved"}}
+}
+
+func (p *plan) srunPorts() Match {
+	return Match{Key: TCPTarget, From: uint32(p.in.SrunPorts.First), To: uint32(p.in.SrunPorts.Last)}
+}
+
+func target(s Service) Match {
+	if s.Proto == "udp" {
+		return num(UDPTarget, uint32(s.Port))
+	}
+	return num(TCPTarget, uint32(s.Port))
+}
+
+func serviceSet(kind string, i int) string { return fmt.Sprintf("%s_%d", kind, i+1) }
+
+// each gives r once for each family that addrs has, matching the set of that family's
+// addresses, and remembers the set.
+func (p *plan) each(set string, addrs []netip.Addr, key4, key6 Key, r Rule) []Rule {
+	var out []Rule
+	for _, v6 := range []bool{false, true} {
+		key, s := key4, Set{Name: set + "4"}
+		if v6 {
+			key, s = key6, Set{Name: set + "6", IPv6: true}
+		}
+		for _, a := range addrs {
+			if a = a.Unmap(); a.Is6() == v6 && a.IsValid() {
+				s.Addresses = append(s.Addresses, a)
+			}
+		}
+		if len(s.Addresses) == 0 {
+			continue
+		}
+		slices.SortFunc(s.Addresses, netip.Addr.Compare)
+		s.Addresses = slices.Compact(s.Addresses)
+		if !slices.ContainsFunc(p.sets, func(o Set) bool { return o.Name == s.Name }) {
+			p.sets = append(p.sets, s)
+		}
+		own := r
+		own.Match = append([]Match{{Key: key, Name: s.Name}}, r.Match...)
+		out = append(out, own)
+	}
+	return out
+}
+
+// inbound lets others reach the listed services, and the ICMP that IP does not work without.
+func (p *plan) inbound(list []Service) []Rule {
+	var out []Rule
+	for i, s := range list {
+		r := rule(Accept, "", target(s))
+		if len(s.Addresses) == 0 {
+			out = append(out, r)
+			continue
+		}
+		out = append(out, p.each(serviceSet("inbound", i), s.Addresses, Source4, Source6, r)...)
+	}
+	for _, kind := range []uint32{icmpUnreachable, icmpTimeExceeded, icmpParameter} {
+		out = append(out, rule(Accept, "", num(ICMP4Type, kind)))
+	}
+	return append(out,
+		rule(Accept, "", Match{Key: ICMP6Type, From: icmp6FirstError, To: icmp6LastError}),
+		rule(Accept, "", Match{Key: ICMP6Type, From: icmp6FirstND, To: icmp6LastND}))
+}

@@ -1,0 +1,178 @@
+package fence
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Table is a whole nftables table of family inet. It prints itself in nft's own syntax, so
+// that `nft -f` loads the text of the golden files as it stands.
+type Table struct {
+	Name     string
+	Counters []string
+	Sets     []Set
+	Chains   []Chain
+}
+
+// Set is a set of addresses of one family.
+type Set struct {
+	Name      string
+	IPv6      bool
+	Addresses []netip.Addr
+}
+
+// Chain is a chain of rules. A chain without a hook is jumped to.
+type Chain struct {
+	Name     string
+	Type     string // filter or route
+	Hook     string // prerouting, input, forward, output or postrouting
+	Priority int
+	Rules    []Rule
+}
+
+// Rule is what a packet must match, all of it, and what is then done.
+type Rule struct {
+	Match   []Match
+	Counter string // name of a counter of the table, or ""
+	Do      Verdict
+	To      string // chain that Jump goes to
+	Mark    uint32 // value that SetMark and SetConnMark write
+}
+
+// Verdict is what a rule does.
+type Verdict string
+
+// The verdicts. The zero Verdict only counts.
+const (
+	Accept      Verdict = "accept"
+	Drop        Verdict = "drop"
+	Reject      Verdict = "reject"
+	Notrack     Verdict = "notrack"
+	Jump        Verdict = "jump"
+	SetMark     Verdict = "meta mark set"
+	SetConnMark Verdict = "ct mark set"
+)
+
+// Key is the part of a packet that is compared.
+type Key string
+
+// The keys.
+const (
+	InDevice      Key = "iifname"
+	OutDevice     Key = "oifname"
+	PacketMark    Key = "meta mark"
+	ConnMark      Key = "ct mark"
+	ConnDirection Key = "ct direction" // From 0: original, 1: reply
+	ConnKnown     Key = "ct state"     // established or related; takes no value
+	UID           Key = "meta skuid"   // of the socket that sends
+	TCPSource     Key = "tcp sport"
+	TCPTarget     Key = "tcp dport"
+	UDPSource     Key = "udp sport"
+	UDPTarget     Key = "udp dport"
+	TCPBareSyn    Key = "tcp flags" // SYN without ACK; takes no value
+	Source4       Key = "ip saddr"
+	Source6       Key = "ip6 saddr"
+	Target4       Key = "ip daddr"
+	Target6       Key = "ip6 daddr"
+	ICMP4Type     Key = "icmp type"
+	ICMP6Type     Key = "icmpv6 type"
+)
+
+// Match compares one key with a name (of a device or a set) or with a range of numbers.
+type Match struct {
+	Key      Key
+	Not      bool
+	Name     string
+	From, To uint32 // To 0: From alone
+}
+
+// String is the match in nft's syntax.
+func (m Match) String() string {
+	not := ""
+	if m.Not {
+		not = "!= "
+	}
+	switch m.Key {
+	case InDevice, OutDevice:
+		return fmt.Sprintf("%s %s%q", m.Key, not, m.Name)
+	case Source4, Source6, Target4, Target6:
+		return fmt.Sprintf("%s %s@%s", m.Key, not, m.Name)
+	case PacketMark, ConnMark:
+		return fmt.Sprintf("%s %s%#08x", m.Key, not, m.From)
+	case ConnDirection:
+		return fmt.Sprintf("%s %s%s", m.Key, not, [...]string{"original", "reply"}[m.From&1])
+	case ConnKnown:
+		return "ct state established,related"
+	case TCPBareSyn:
+		if m.Not {
+			return "tcp flags & (syn | ack) != syn"
+		}
+		return "tcp flags & (syn | ack) == syn"
+	default:
+		return fmt.Sprintf("%s %s%s", m.Key, not, m.numbers())
+	}
+}
+
+func (m Match) numbers() string {
+	switch {
+	case m.To == 0 || m.To == m.From:
+		return fmt.Sprint(m.From)
+	case m.To == ^uint32(0):
+		return fmt.Sprintf(">= %d", m.From)
+	default:
+		return fmt.Sprintf("%d-%d", m.From, m.To)
+	}
+}
+
+// String is the rule in nft's syntax.
+func (r Rule) String() string {
+	var words []string
+	for _, m := range r.Match {
+		words = append(words, m.String())
+	}
+	if r.Counter != "" {
+		words = append(words, fmt.Sprintf("counter name %q", r.Counter))
+	}
+	switch r.Do {
+	case Jump:
+		words = append(words, "jump "+r.To)
+	case SetMark, SetConnMark:
+		words = append(words, fmt.Sprintf("%s %#08x", r.Do, r.Mark))
+	case "":
+	default:
+		words = append(words, string(r.Do))
+	}
+	return strings.Join(words, " ")
+}
+
+// String is the table in nft's syntax.
+func (t Table) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "table inet %s {\n", t.Name)
+	for _, c := range t.Counters {
+		fmt.Fprintf(&b, "\tcounter %s {\n\t}\n", c)
+	}
+	for _, s := range t.Sets {
+		kind, words := "ipv4_addr", []string(nil)
+		if s.IPv6 {
+			kind = "ipv6_addr"
+		}
+		for _, a := range s.Addresses {
+			words = append(words, a.String())
+		}
+		fmt.Fprintf(&b, "\tset %s {\n\t\ttype %s\n\t\telements = { %s }\n\t}\n", s.Name, kind, strings.Join(words, ", "))
+	}
+	for _, c := range t.Chains {
+		fmt.Fprintf(&b, "\tchain %s {\n", c.Name)
+		if c.Hook != "" {
+			fmt.Fprintf(&b, "\t\ttype %s hook %s priority %d; policy accept;\n", c.Type, c.Hook, c.Priority)
+		}
+		for _, r := range c.Rules {
+			fmt.Fprintf(&b, "\t\t%s\n", r)
+		}
+		b.WriteString("\t}\n")
+	}
+	b.WriteString("}\n")
+	return b.String()
+}

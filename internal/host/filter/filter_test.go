@@ -1,0 +1,175 @@
+package filter_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/nettest"
+)
+
+func addrs(list ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, s := range list {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
+// input is the one of the golden file testdata/both-families.nft of package fence.
+func input() fence.Input {
+	return fence.Input{
+		Key: enclave.JobKey{Cluster: "c", Job: 4711}, UID: 2001, UIDMin: 1000,
+		SubUIDs: []enclave.UIDRange{{Start: 165536, Count: 65536}},
+		Device:  "enc4711", FwMark: 0xa8001267, Mark: 0xac001267, WireGuardPort: 51820,
+		Slurmctld:   fence.Server{Addresses: addrs("10.0.0.100", "fd00::100"), Port: 6817},
+		Slurmd:      fence.Server{Addresses: addrs("10.0.0.2", "10.0.0.1", "fd00::1", "fd00::2"), Port: 6818},
+		Enclaved:    fence.Server{Addresses: addrs("10.0.0.101"), Port: 6830},
+		SubmitHost:  addrs("10.0.0.102", "fd00::102"),
+		SrunPorts:   fence.PortRange{First: 61001, Last: 61200},
+		Interactive: true,
+		Services: []fence.Service{
+			{Name: "dns", Proto: "udp", Port: 53, Addresses: addrs("10.0.0.53", "fd00::53")},
+			{Name: "licence", Proto: "tcp", Port: 27000, Addresses: addrs("10.0.0.54")},
+		},
+		Inbound: []fence.Service{
+			{Name: "ssh", Proto: "tcp", Port: 22},
+			{Name: "monitoring", Proto: "tcp", Port: 9100, Addresses: addrs("10.0.0.103")},
+		},
+	}
+}
+
+func plan(t *testing.T) fence.Table {
+	t.Helper()
+	table, err := fence.Plan(input())
+	require.NoError(t, err)
+	return table
+}
+
+func up(n *nettest.Node, ctx context.Context, t fence.Table, instead ...string) error {
+	return n.Do(func() error { return fence.Up(ctx, filter.Kernel{}, t, instead...) })
+}
+
+func TestKernelHoldsTheGoldenText(t *testing.T) {
+	golden, err := filepath.Glob("../../fence/testdata/*.nft")
+	require.NoError(t, err)
+	require.NotEmpty(t, golden)
+	closed, err := fence.Closed(1000, input().Inbound)
+	require.NoError(t, err)
+	for file, table := range map[string]fence.Table{"both-families.nft": plan(t), "closed.nft": closed} {
+		t.Run(file, func(t *testing.T) {
+			text, err := os.ReadFile("../../fence/testdata/" + file)
+			require.NoError(t, err)
+			byNft, byUs := nettest.New(t, "nft"), nettest.New(t, "us")
+			out, err := byNft.Try(string(text), "nft", "-f", "-")
+			require.NoError(t, err, out)
+			require.NoError(t, up(byUs, t.Context(), table))
+			assert.Equal(t, byNft.Run("nft", "list", "ruleset"), byUs.Run("nft", "list", "ruleset"))
+		})
+	}
+}
+
+func TestReadBack(t *testing.T) {
+	n := nettest.New(t, "n")
+	table := plan(t)
+	read := func() error {
+		return n.Do(func() error { return filter.Kernel{}.Read(t.Context(), table) })
+	}
+	require.ErrorIs(t, read(), fence.ErrAbsent)
+	for name, spoil := range map[string][]string{
+		"a rule in front of the others":     {"insert", "rule", "inet", "enclave_4711", "out", "accept"},
+		"a rule behind the others":          {"add", "rule", "inet", "enclave_4711", "in", "accept"},
+		"a flushed chain":                   {"flush", "chain", "inet", "enclave_4711", "pre"},
+		"a further chain":                   {"add", "chain", "inet", "enclave_4711", "more"},
+		"an address too many":               {"add", "element", "inet", "enclave_4711", "slurmd4", "{ 10.9.9.9 }"},
+		"an address too few":                {"delete", "element", "inet", "enclave_4711", "slurmd6", "{ fd00::2 }"},
+		"a table that sleeps":               {"add", "table", "inet", "enclave_4711", "{ flags dormant ; }"},
+		"a chain that drops what it passes": {"chain", "inet", "enclave_4711", "out", "{ policy drop ; }"},
+	} {
+		t.Run(name+" is found", func(t *testing.T) {
+			require.NoError(t, up(n, t.Context(), table))
+			require.NoError(t, read())
+			n.Run(append([]string{"nft"}, spoil...)...)
+			err := read()
+			require.Error(t, err)
+			require.NotErrorIs(t, err, fence.ErrAbsent)
+		})
+	}
+	t.Run("a rule whose value differs is found", func(t *testing.T) {
+		text := strings.Replace(table.String(), "meta skuid >= 1000", "meta skuid >= 3000", 1)
+		require.NotEqual(t, table.String(), text)
+		n.Run("nft", "delete", "table", "inet", "enclave_4711")
+		out, err := n.Try(text, "nft", "-f", "-")
+		require.NoError(t, err, out)
+		require.ErrorContains(t, read(), "meta skuid >= 1000")
+	})
+}
+
+func TestReplace(t *testing.T) {
+	n := nettest.New(t, "n")
+	closed, err := fence.Closed(1000, nil)
+	require.NoError(t, err)
+	list := func() string { return n.Run("nft", "list", "ruleset") }
+	empty := list()
+	t.Run("down works on a node where nothing ever was", func(t *testing.T) {
+		n.Must(func() error { return fence.Down(t.Context(), filter.Kernel{}, 4711) })
+		assert.Equal(t, empty, list())
+	})
+	t.Run("twice is as once", func(t *testing.T) {
+		require.NoError(t, up(n, t.Context(), plan(t)))
+		once := list()
+		require.NoError(t, up(n, t.Context(), plan(t)))
+		assert.Equal(t, once, list())
+	})
+	t.Run("the job's fence and the closed one replace each other", func(t *testing.T) {
+		require.NoError(t, up(n, t.Context(), closed, fence.Name(4711)))
+		closedText := list()
+		assert.NotContains(t, closedText, "enclave_4711")
+		require.NoError(t, up(n, t.Context(), plan(t), fence.ClosedName))
+		assert.NotContains(t, list(), fence.ClosedName)
+		require.NoError(t, up(n, t.Context(), closed, fence.Name(4711)))
+		assert.Equal(t, closedText, list(), "the closed state is the same text every time")
+	})
+	t.Run("another's table is not touched", func(t *testing.T) {
+		n.Run("nft", "add", "table", "inet", "admin")
+		n.Must(func() error { return fence.Down(t.Context(), filter.Kernel{}, 4711) })
+		assert.Contains(t, list(), "table inet admin")
+	})
+	t.Run("a large job fits", func(t *testing.T) {
+		in := input()
+		for i := range 5000 {
+			in.Slurmd.Addresses = append(in.Slurmd.Addresses, netip.MustParseAddr(fmt.Sprintf("10.7.%d.%d", i/250, i%250+1)))
+		}
+		table, err := fence.Plan(in)
+		require.NoError(t, err)
+		require.NoError(t, up(n, t.Context(), table))
+		n.Must(func() error { return fence.Down(t.Context(), filter.Kernel{}, 4711) })
+	})
+	t.Run("counters of a fence that is not there are an error", func(t *testing.T) {
+		err := n.Do(func() error {
+			_, err := fence.ReadCounters(t.Context(), filter.Kernel{}, 4711)
+			return err
+		})
+		require.Error(t, err)
+	})
+	t.Run("counters of a new fence are zero", func(t *testing.T) {
+		require.NoError(t, up(n, t.Context(), plan(t)))
+		n.Must(func() error {
+			c, err := fence.ReadCounters(t.Context(), filter.Kernel{}, 4711)
+			if err == nil && c != (fence.Counters{}) {
+				err = fmt.Errorf("%+v", c)
+			}
+			return err
+		})
+	})
+}
