@@ -24,10 +24,10 @@ const reportSize = 1184
 
 // The refusals of an attester. All are the node's fault.
 const (
-	CodeNoAttester    enclave.Code = "E221"
-	CodeWrongProvider enclave.Code = "E222"
-	CodeTimeout       enclave.Code = "E223"
-	CodeNoReport      enclave.Code = "E224"
+	CodeNoAttester    enclave.Code = "E222"
+	CodeWrongProvider enclave.Code = "E225"
+	CodeTimeout       enclave.Code = "E226"
+	CodeNoReport      enclave.Code = "E227"
 )
 
 // Attester asks the kernel for reports.

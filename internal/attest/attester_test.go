@@ -174,12 +174,12 @@ func TestRefusalsNameTheCause(t *testing.T) {
 		code enclave.Code
 		text string
 	}{
-		"no report is E224":            {`{"no_report":true}`, attest.CodeNoReport, "input/output error"},
-		"a truncated report is E224":   {`{"truncated":true}`, attest.CodeNoReport, "1183 bytes"},
-		"another provider is E222":     {`{"provider":"tdx_guest"}`, attest.CodeWrongProvider, "tdx_guest"},
-		"a misspelt fault is E224":     {`{"wrong_kee":true}`, attest.CodeNoReport, "input/output error"},
-		"slow firmware is E223":        {`{"slow":2000}`, attest.CodeTimeout, "no report in time"},
-		"firmware always busy is E223": {`{"busy":100000}`, attest.CodeTimeout, "no report in time"},
+		"no report is E227":            {`{"no_report":true}`, attest.CodeNoReport, "input/output error"},
+		"a truncated report is E227":   {`{"truncated":true}`, attest.CodeNoReport, "1183 bytes"},
+		"another provider is E225":     {`{"provider":"tdx_guest"}`, attest.CodeWrongProvider, "tdx_guest"},
+		"a misspelt fault is E227":     {`{"wrong_kee":true}`, attest.CodeNoReport, "input/output error"},
+		"slow firmware is E226":        {`{"slow":2000}`, attest.CodeTimeout, "no report in time"},
+		"firmware always busy is E226": {`{"busy":100000}`, attest.CodeTimeout, "no report in time"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l.setFaults(t, tt.json)
