@@ -145,11 +145,11 @@ func ValidName(s string) bool {
 	})
 }
 
-// validAccount holds what Slurm and a shell let be an account, and nothing that a Lua string
-// or a terminal would read otherwise.
+// validAccount holds what an account is in Slurm's database, where it is lower case, and nothing
+// that a Lua string or a terminal would read otherwise.
 func validAccount(s string) bool {
 	return spelled(s, 128, func(c byte, first bool) bool {
-		return isLower(c) || isUpper(c) || isDigit(c) || c == '_' ||
+		return isLower(c) || isDigit(c) || c == '_' ||
 			!first && (c == '-' || c == '.' || c == '@' || c == '+')
 	})
 }

@@ -11,6 +11,7 @@ package tenants
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 )
@@ -45,9 +46,11 @@ type Account struct {
 	Required bool     // every job of the account goes to an enclave
 }
 
-// Account collects what the table says of an account; false when it has no tenant.
+// Account collects what the table says of an account; false when it has no tenant. Slurm takes
+// an account's name in either case, so does Account.
 func (t *Table) Account(name string) (Account, bool) {
 	var a Account
+	name = strings.ToLower(name)
 	for _, tenant := range t.Tenants {
 		if slices.Contains(tenant.Accounts, name) {
 			a.Tenants = append(a.Tenants, tenant.Name)

@@ -33,6 +33,7 @@ func TestLookup(t *testing.T) {
 		code                  enclave.Code
 	}{
 		{"an account of one tenant needs no option", "digimed", "", "digimed", ""},
+		{"case does not help around a table", "DigiMed", "", "digimed", ""},
 		{"naming the own tenant is the same", "digimed", "digimed", "digimed", ""},
 		{"an account of two tenants has its default", "clinic", "", "digimed", ""},
 		{"the option selects among the tenants of the account", "clinic", "genome", "genome", ""},
@@ -99,6 +100,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"a name with a capital", tenant("name: A, accounts: [a], subtree: t, policy: p"), `tenant "A"`},
 		{"a tenant without accounts", tenant("name: a, subtree: t, policy: p"), "no accounts"},
 		{"an account with a quote", tenant(`name: a, accounts: ["a\"b"], subtree: t, policy: p`), "account"},
+		{"an account with a capital", tenant("name: a, accounts: [A], subtree: t, policy: p"), "account"},
 		{"an account with a parenthesis", tenant(`name: a, accounts: ["a(b"], subtree: t, policy: p`), "account"},
 		{"a subtree that climbs", tenant("name: a, accounts: [a], subtree: t/../u, policy: p"), "subtree"},
 		{"an absolute subtree", tenant("name: a, accounts: [a], subtree: /t, policy: p"), "subtree"},

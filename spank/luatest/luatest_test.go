@@ -1,0 +1,47 @@
+package luatest_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/tenants"
+)
+
+// interpreters are the versions that slurmctld may be built against; Debian's is 5.1.
+var interpreters = []string{"lua5.1", "luajit", "lua5.3", "lua5.4"}
+
+func TestEnclaveLua(t *testing.T) {
+	f, err := os.Open("../../internal/tenants/testdata/tenants.yaml")
+	require.NoError(t, err)
+	defer f.Close()
+	table, err := tenants.Load(f)
+	require.NoError(t, err)
+	found := false
+	for _, lua := range interpreters {
+		path, err := exec.LookPath(lua)
+		if err != nil {
+			continue
+		}
+		found = true
+		t.Run(lua, func(t *testing.T) {
+			dir := t.TempDir()
+			rendered := filepath.Join(dir, "tenants.lua")
+			require.NoError(t, os.WriteFile(rendered, table.RenderLua(), 0o600))
+			out, err := exec.CommandContext(t.Context(), path, "enclave_test.lua",
+				"../../etc/enclave.lua", rendered, filepath.Join(dir, "other.lua")).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			assert.Regexp(t, `^ok \d\d+ cases\n$`, string(out))
+		})
+	}
+	if !found {
+		if os.Getenv("CI") != "" {
+			t.Fatal("no Lua interpreter (Debian: lua5.3)")
+		}
+		t.Skip("no Lua interpreter (Debian: lua5.3)")
+	}
+}
