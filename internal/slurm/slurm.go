@@ -38,9 +38,17 @@ type Job struct {
 	ExitCode  uint32 // wait status
 }
 
-// Alive is true while ranks run or may still start. COMPLETING is not: what runs is being ended.
+// Alive is true while this start of the job runs or is being set up. PENDING is not: a start
+// that went back into the queue is over. COMPLETING is not: what runs is being ended.
 func (j Job) Alive() bool {
-	return slices.Contains([]string{"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING"}, j.State)
+	return slices.Contains([]string{"CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING"}, j.State)
+}
+
+// Refused is true when a start that was never let in ended by itself: the gate makes its tasks
+// fail with an exit code. A job that its owner cancelled has none, nor has one that timed out.
+// While EpilogSlurmctld runs, the state is always COMPLETING and only this tells [tried].
+func (j Job) Refused() bool {
+	return slices.Contains([]string{"COMPLETING", "FAILED"}, j.State) && j.ExitCode&0x7f == 0 && j.ExitCode>>8 != 0
 }
 
 // Node is what Slurm says of a node.

@@ -84,9 +84,18 @@ func TestJob(t *testing.T) {
 	})
 	t.Run("a state that is over is not alive", func(t *testing.T) {
 		t.Parallel()
-		for _, state := range []string{"COMPLETED", "COMPLETING", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "REQUEUED", "A_STATE_OF_TOMORROW"} {
+		for _, state := range []string{"PENDING", "COMPLETED", "COMPLETING", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "REQUEUED", "A_STATE_OF_TOMORROW"} {
 			assert.False(t, slurm.Job{State: state}.Alive(), state)
 		}
+	})
+	t.Run("only an exit code tells a refused start from a cancelled one", func(t *testing.T) {
+		t.Parallel()
+		assert.True(t, slurm.Job{State: "COMPLETING", ExitCode: 1 << 8}.Refused())
+		assert.True(t, slurm.Job{State: "FAILED", ExitCode: 1 << 8}.Refused())
+		assert.False(t, slurm.Job{State: "COMPLETING", ExitCode: 15}.Refused(), "scancel")
+		assert.False(t, slurm.Job{State: "COMPLETING"}.Refused(), "scancel during the prologs")
+		assert.False(t, slurm.Job{State: "CANCELLED", ExitCode: 1 << 8}.Refused())
+		assert.False(t, slurm.Job{State: "TIMEOUT", ExitCode: 1 << 8}.Refused())
 	})
 	t.Run("a job that slurm forgot has a name of its own", func(t *testing.T) {
 		t.Parallel()

@@ -1,0 +1,8 @@
+package site_test
+
+import (
+	"github.com/slurm-enclave/slurm-enclave/internal/site"
+	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
+)
+
+var _ site.Slurm = (*slurm.CLI)(nil)
