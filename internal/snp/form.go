@@ -65,6 +65,7 @@ func (v *verification) fill() {
 		r.Debug, r.MigrationAgent, r.SMT = policy.Debug, policy.MigrateMA, policy.SMT
 	}
 	r.VMPL = p.GetVmpl()
+	v.setProduct("", "") // Milan's layout of the patch levels until the product is known
 	copy(r.Measurement[:], p.GetMeasurement())
 	copy(r.ReportData[:], p.GetReportData())
 	copy(r.HostData[:], p.GetHostData())
