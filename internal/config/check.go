@@ -22,9 +22,20 @@ func (c Config) check() error {
 		need(len(c.Slurm.Slurmctld.Addresses) > 0, "slurm.slurmctld.addresses: want the controller's"),
 		plain("slurm.slurmctld.addresses", c.Slurm.Slurmctld.Addresses),
 		need(c.Slurm.Slurmctld.Port != 0 && c.Slurm.SlurmdPort != 0, "slurm: ports can't be 0"),
-		absolute("slurm.plugstack", c.Slurm.Plugstack),
+		absolute("slurm.plugstack", c.Slurm.Plugstack), c.Slurm.checkSubmitHosts(),
 		c.Network.check(), c.Storage.check(), c.Limits.check(), c.Controller.check(),
 	)
+}
+
+func (s Slurm) checkSubmitHosts() error {
+	for _, h := range s.SubmitHosts {
+		what := "slurm.submit_hosts: " + h.Name + ": addresses"
+		if err := first(need(h.Name != "", "slurm.submit_hosts: a host without a name"),
+			need(len(h.Addresses) > 0, what+": none"), plain(what, h.Addresses)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (n Network) check() error {

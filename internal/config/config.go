@@ -36,6 +36,26 @@ type Slurm struct {
 	SlurmdPort uint16    `yaml:"slurmd_port"`
 	SrunPorts  PortRange `yaml:"srun_ports"`
 	Plugstack  string    `yaml:"plugstack"` // plugstack.conf as slurmd resolves it
+
+	// SubmitHosts are the hosts from which srun and salloc may reach a job, by AllocNode's name.
+	// Written down, since a name service could open a job's fence to any host.
+	SubmitHosts []SubmitHost `yaml:"submit_hosts"`
+}
+
+// SubmitHost is a login host and its addresses.
+type SubmitHost struct {
+	Name      string       `yaml:"name"`
+	Addresses []netip.Addr `yaml:"addresses"`
+}
+
+// SubmitHost gives the addresses of a submit host, none when the site does not list it.
+func (s Slurm) SubmitHost(name string) []netip.Addr {
+	for _, h := range s.SubmitHosts {
+		if h.Name == name {
+			return h.Addresses
+		}
+	}
+	return nil
 }
 
 // Slurmctld is the controller (and its backups).

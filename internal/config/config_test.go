@@ -76,6 +76,8 @@ func TestFaultsAreNamed(t *testing.T) {
 		"a storm of one node":         {"cluster: c1", "cluster: c1\ncontroller: {storm: {nodes: 1, minutes: 10}}", "storm"},
 		"simulation without roots":    {"cluster: c1", "cluster: c1\ncontroller: {allow_simulated: true}", "go together"},
 		"roots without simulation":    {"cluster: c1", "cluster: c1\ncontroller: {simulated_roots: /x}", "go together"},
+		"a submit host of no address": {"slurm: {slurmctld: {addresses: [10.0.0.1]}}", "slurm: {slurmctld: {addresses: [10.0.0.1]}, submit_hosts: [{name: login}]}", "login: addresses: none"},
+		"a submit host that is all":   {"slurm: {slurmctld: {addresses: [10.0.0.1]}}", "slurm: {slurmctld: {addresses: [10.0.0.1]}, submit_hosts: [{name: login, addresses: [0.0.0.0]}]}", "unicast"},
 		"a service without address":   {"cluster: c1", "cluster: c1\nnetwork: {services: [{name: a, proto: tcp, port: 1}]}", "no address"},
 		"a reversed port range":       {"slurmctld:", "srun_ports: 5-4, slurmctld:", "port range"},
 		"a second document":           {"source: /srv/fs}", "source: /srv/fs}\n---\ncluster: c2", "more than one document"},
