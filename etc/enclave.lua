@@ -232,13 +232,6 @@ local function check_het(offset, id)
 	end
 end
 
-local function pin(d, comment)
-	d.shared = 0 -- whole nodes: the fence and the data are the node's
-	if not given(comment) then
-		d.admin_comment = PENDING_COMMENT
-	end
-end
-
 -- Submit ---------------------------------------------------------------------------------------
 
 -- Why a job is meant for an enclave: "option", "partition", "account" or nil.
@@ -289,7 +282,10 @@ local function submit(d)
 	local _, wanted = option(d)
 	check_tenant(t, account, wanted)
 	choose_partition(d, t, why, account)
-	pin(d, d.admin_comment)
+	d.shared = 0 -- whole nodes: the fence and the data are the node's
+	if not given(d.admin_comment) then
+		d.admin_comment = PENDING_COMMENT
+	end
 	-- A fault that is nobody's requeues the job; a user's own --no-requeue stands.
 	if given(d.script) and unset(d.requeue) then
 		d.requeue = 1
@@ -342,7 +338,8 @@ local function modify_entering(d, r, t, broken, pending)
 	check_user(t, r.user_id)
 	check_het(nil, r.het_job_id)
 	check_tenant(t, given(d.account) and d.account or r.account, nil)
-	pin(d, r.admin_comment)
+	-- Nothing is set here: sharing and the comment are an administrator's to change, so a user's
+	-- own change would fail for ours. The partition's OverSubscribe=EXCLUSIVE gives whole nodes.
 end
 
 local function modify(d, r)

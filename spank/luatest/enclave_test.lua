@@ -206,8 +206,8 @@ for _, change in ipairs({
 	modify("after its start, " .. field, running, { [field] = value }, { code = "E107" })
 	modify("while it is being set up, " .. field, flagged, { [field] = value }, { code = "E107" })
 end
-modify("entering", {}, { partition = "cpu-sev" }, { set = { shared = 0, admin_comment = 'enclave={"v":"pending"}' } })
-modify("entering keeps an admin's comment", { admin_comment = "seen" }, { partition = "cpu-sev" }, { set = { shared = 0, admin_comment = nil } })
+modify("entering sets nothing that only an administrator may change", {}, { partition = "cpu-sev" }, {})
+modify("entering with another account", { account = "chemistry" }, { account = "clinic", partition = "cpu-sev" }, {})
 modify("entering with a list", {}, { partition = "cpu,cpu-sev" }, { code = "E106" })
 modify("entering while it runs", { job_state = 1 }, { partition = "cpu-sev" }, { code = "E107" })
 modify("entering without a tenant", { account = "chemistry" }, { partition = "cpu-sev" }, { code = "E102" })
@@ -223,6 +223,7 @@ for name, broken in pairs({
 	["an empty table"] = "",
 	["half a table"] = text:sub(1, math.floor(#text / 2)),
 	["a table that would call"] = text:gsub("uid_min = 1000", "uid_min = error('x')"),
+	["a table that calls and comes out right"] = text:gsub("uid_min = 1000", 'uid_min = #("x"):rep(1000)'),
 	["a table that would loop"] = "while true do end return {}",
 	["a table in byte code"] = string.dump(function() return {} end),
 	["a table of another version"] = text:gsub("version = 1", "version = 2"),

@@ -21,6 +21,11 @@ func TestEnclaveLua(t *testing.T) {
 	defer f.Close()
 	table, err := tenants.Load(f)
 	require.NoError(t, err)
+	// Opened here so that go test's cache knows of them.
+	for _, script := range []string{"enclave_test.lua", "../../etc/enclave.lua"} {
+		_, err := os.ReadFile(script)
+		require.NoError(t, err)
+	}
 	found := false
 	for _, lua := range interpreters {
 		path, err := exec.LookPath(lua)
