@@ -56,6 +56,7 @@ func (n Network) check() error {
 func (s Storage) check() error {
 	errs := []error{
 		oneOf("storage.backend", s.Backend, "bind", "lustre"),
+		need(s.Magic() != 0, "storage.fstype: "+s.FSType+" is not a type whose mount can be proved"),
 		absolute("storage.source", s.Source), absolute("storage.public", s.Public),
 		oneOf("storage.home.own", s.Home.Own, "tenant", "user", "site"), absolute("storage.home.public", s.Home.Public),
 		need(s.TmpSize >= 1<<20, "storage.tmp_size: less than 1MiB"),

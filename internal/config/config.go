@@ -83,7 +83,8 @@ type Service struct {
 // Storage is the job's view of data.
 type Storage struct {
 	Backend   string   `yaml:"backend"`   // bind or lustre
-	Source    string   `yaml:"source"`    // root-only directory under which the site mounts the file system
+	Source    string   `yaml:"source"`    // mount point of the file system; its parent is root's alone (0700)
+	FSType    string   `yaml:"fstype"`    // what must be mounted there, as mountinfo spells it
 	Public    string   `yaml:"public"`    // where the job sees its subtree
 	Visible   []string `yaml:"visible"`   // other network mounts that a job may see
 	Home      Home     `yaml:"home"`      // what stands at /home
@@ -137,7 +138,7 @@ func Default() Config {
 		},
 		Network: Network{Port: 51820, Interactive: "allow"},
 		Storage: Storage{
-			Backend: "bind", Public: "/lustre", Home: Home{Own: "user", Public: "/home"},
+			Backend: "bind", FSType: "lustre", Public: "/lustre", Home: Home{Own: "user", Public: "/home"},
 			TmpSize: 4 << 30, Transport: "fabric-trusted",
 		},
 		Limits: Limits{LifetimeHours: 24, BarrierSeconds: 60, NonceSeconds: 60},
@@ -148,6 +149,14 @@ func Default() Config {
 			Tenants: "/etc/slurm-enclave/tenants.yaml", Inventory: "/etc/slurm-enclave/inventory.yaml",
 		},
 	}
+}
+
+// Magic is f_type of statfs(2) for the file system's type, 0 for a type that can't be proved.
+func (s Storage) Magic() uint32 {
+	return map[string]uint32{
+		"lustre": 0x0bd00bd0, "ext4": 0xef53, "xfs": 0x58465342, "btrfs": 0x9123683e, "nfs": 0x6969, "nfs4": 0x6969,
+		"ceph": 0x00c36400, "gpfs": 0x47504653, "beegfs": 0x19830326, "tmpfs": 0x01021994,
+	}[s.FSType]
 }
 
 // Barrier is the one deadline of both barriers.
