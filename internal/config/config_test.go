@@ -76,7 +76,7 @@ func TestFaultsAreNamed(t *testing.T) {
 		"a storm of one node":               {"cluster: c1", "cluster: c1\ncontroller: {storm: {nodes: 1, minutes: 10}}", "storm"},
 		"simulation without roots":          {"cluster: c1", "cluster: c1\ncontroller: {allow_simulated: true}", "go together"},
 		"roots without simulation":          {"cluster: c1", "cluster: c1\ncontroller: {simulated_roots: /x}", "go together"},
-		"a file system that nothing proves": {"source: /srv/fs", "source: /srv/fs\n  fstype: fuse.lustre", "fuse.lustre"},
+		"a file system that nothing proves": {"source: /srv/fs", "source: /srv/fs, fstype: fuse.lustre", "fuse.lustre"},
 		"a submit host of no address":       {"slurm: {slurmctld: {addresses: [10.0.0.1]}}", "slurm: {slurmctld: {addresses: [10.0.0.1]}, submit_hosts: [{name: login}]}", "login: addresses: none"},
 		"a submit host that is all":         {"slurm: {slurmctld: {addresses: [10.0.0.1]}}", "slurm: {slurmctld: {addresses: [10.0.0.1]}, submit_hosts: [{name: login, addresses: [0.0.0.0]}]}", "unicast"},
 		"a service without address":         {"cluster: c1", "cluster: c1\nnetwork: {services: [{name: a, proto: tcp, port: 1}]}", "no address"},
