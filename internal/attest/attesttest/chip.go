@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -91,11 +90,11 @@ func (h *Hierarchy) Chip(node string) (*Chip, error) {
 		return nil, err
 	}
 	// Key and certificate are one file: two processes that make the same chip must agree.
-	der, err := x509.MarshalPKCS8PrivateKey(c.key)
+	key, err := keyPEM(c.key)
 	if err != nil {
 		return nil, fmt.Errorf("store chip: %w", err)
 	}
-	err = writeNew(path, pemOf(der, c.Certificate), 0o400)
+	err = writeNew(path, append(key, certificatePEM(c.Certificate)...), 0o400)
 	if errors.Is(err, fs.ErrExist) {
 		return h.loadChip(path, node)
 	}
@@ -106,19 +105,18 @@ func (h *Hierarchy) Chip(node string) (*Chip, error) {
 }
 
 func (h *Hierarchy) loadChip(path, node string) (*Chip, error) {
-	key, err := loadECDSA(path)
+	blocks, err := loadPEM(path)
 	if err != nil {
 		return nil, fmt.Errorf("load chip: %w", err)
 	}
-	b, err := os.ReadFile(path) // #nosec G304 -- the lab's own directory
+	if len(blocks) != 2 {
+		return nil, fmt.Errorf("load chip: %s holds %d PEM blocks, want 2", path, len(blocks))
+	}
+	key, err := parseKey[*ecdsa.PrivateKey](blocks[0])
 	if err != nil {
 		return nil, fmt.Errorf("load chip: %w", err)
 	}
-	der, err := certificateOf(b)
-	if err != nil {
-		return nil, fmt.Errorf("load chip: %w", err)
-	}
-	return &Chip{ID: ChipID(node), TCB: CurrentTCB(), Certificate: der, hierarchy: h, key: key}, nil
+	return &Chip{ID: ChipID(node), TCB: CurrentTCB(), Certificate: blocks[1], hierarchy: h, key: key}, nil
 }
 
 // At is the same chip at another patch level: its VCEK is another then.

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -30,60 +29,39 @@ func writeNew(path string, b []byte, mode os.FileMode) error {
 	return os.Link(f.Name(), path) // fails where the file is, unlike rename
 }
 
-func storeKey(path string, key any) error {
+func keyPEM(key any) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return writeNew(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o400)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-func loadKey(path string) (any, error) {
+func certificatePEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// loadPEM gives the blocks of a file in order.
+func loadPEM(path string) ([][]byte, error) {
 	b, err := os.ReadFile(path) // #nosec G304 -- the lab's own directory
 	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, fmt.Errorf("read %s: not PEM", path)
-	}
-	return x509.ParsePKCS8PrivateKey(block.Bytes)
-}
-
-func loadRSA(path string) (*rsa.PrivateKey, error) {
-	k, err := loadKey(path)
-	if err != nil {
-		return nil, err
-	}
-	key, ok := k.(*rsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("read %s: no RSA key", path)
-	}
-	return key, nil
-}
-
-func loadECDSA(path string) (*ecdsa.PrivateKey, error) {
-	k, err := loadKey(path)
-	if err != nil {
-		return nil, err
-	}
-	key, ok := k.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("read %s: no ECDSA key", path)
-	}
-	return key, nil
-}
-
-func pemOf(key, cert []byte) []byte {
-	b := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
-	return append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...)
-}
-
-func certificateOf(b []byte) ([]byte, error) {
+	var blocks [][]byte
 	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "CERTIFICATE" {
-			return block.Bytes, nil
-		}
+		blocks = append(blocks, block.Bytes)
 	}
-	return nil, errors.New("no certificate")
+	return blocks, nil
+}
+
+func parseKey[K *rsa.PrivateKey | *ecdsa.PrivateKey](der []byte) (K, error) {
+	k, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := k.(K)
+	if !ok {
+		return nil, errors.New("key of another kind")
+	}
+	return key, nil
 }

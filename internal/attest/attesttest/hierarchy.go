@@ -5,13 +5,13 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -41,7 +41,8 @@ func Product(name string) Option { return func(o *options) { o.product = name } 
 // would otherwise spend their time on it.
 func SmallKeys() Option { return func(o *options) { o.bits = 2048 } }
 
-// NewHierarchy makes a hierarchy in dir, or loads the one that is there.
+// NewHierarchy makes a hierarchy in dir, or loads the one that is there. Processes that start at
+// the same time get the same one.
 func NewHierarchy(dir string, opts ...Option) (*Hierarchy, error) {
 	h, err := LoadHierarchy(dir)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
@@ -55,7 +56,11 @@ func NewHierarchy(dir string, opts ...Option) (*Hierarchy, error) {
 		return nil, fmt.Errorf("make test hierarchy: %w", err)
 	}
 	h.dir = dir
-	if err := h.store(); err != nil {
+	err = h.store()
+	if errors.Is(err, fs.ErrExist) {
+		return LoadHierarchy(dir) // another process was first
+	}
+	if err != nil {
 		return nil, fmt.Errorf("make test hierarchy: %w", err)
 	}
 	return h, nil
@@ -63,25 +68,23 @@ func NewHierarchy(dir string, opts ...Option) (*Hierarchy, error) {
 
 // LoadHierarchy reads what NewHierarchy wrote.
 func LoadHierarchy(dir string) (*Hierarchy, error) {
-	h := &Hierarchy{dir: dir}
-	var err error
-	if h.ark, err = loadRSA(filepath.Join(dir, "ark.key")); err != nil {
-		return nil, fmt.Errorf("load test hierarchy: %w", err)
-	}
-	if h.ask, err = loadRSA(filepath.Join(dir, "ask.key")); err != nil {
-		return nil, fmt.Errorf("load test hierarchy: %w", err)
-	}
-	b, err := os.ReadFile(filepath.Join(dir, "roots.pem")) // #nosec G304 -- the lab's own directory
+	blocks, err := loadPEM(filepath.Join(dir, keyFile))
 	if err != nil {
 		return nil, fmt.Errorf("load test hierarchy: %w", err)
 	}
-	ask, rest := pem.Decode(b)
-	ark, _ := pem.Decode(rest)
-	if ask == nil || ark == nil {
-		return nil, fmt.Errorf("load test hierarchy: %s holds no two certificates", filepath.Join(dir, "roots.pem"))
+	if len(blocks) != 4 {
+		return nil, fmt.Errorf("load test hierarchy: %s holds %d PEM blocks, want 4", keyFile, len(blocks))
 	}
-	if h.askCert, err = x509.ParseCertificate(ask.Bytes); err == nil {
-		h.arkCert, err = x509.ParseCertificate(ark.Bytes)
+	h := &Hierarchy{dir: dir}
+	h.ark, err = parseKey[*rsa.PrivateKey](blocks[0])
+	if err == nil {
+		h.ask, err = parseKey[*rsa.PrivateKey](blocks[1])
+	}
+	if err == nil {
+		h.askCert, err = x509.ParseCertificate(blocks[2])
+	}
+	if err == nil {
+		h.arkCert, err = x509.ParseCertificate(blocks[3])
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load test hierarchy: %w", err)
@@ -92,8 +95,7 @@ func LoadHierarchy(dir string) (*Hierarchy, error) {
 
 // Roots is the intermediate and the root in PEM: what a verifier is told to trust as test roots.
 func (h *Hierarchy) Roots() []byte {
-	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.askCert.Raw})
-	return append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.arkCert.Raw})...)
+	return append(certificatePEM(h.askCert.Raw), certificatePEM(h.arkCert.Raw)...)
 }
 
 // CRL is a revocation list of the root, in DER; it revokes the intermediate if asked to.
@@ -153,14 +155,23 @@ func sign(template, parent *x509.Certificate, public any, key *rsa.PrivateKey) (
 	return x509.ParseCertificate(der)
 }
 
+// keyFile holds both keys and both certificates, so that they are written at once or not at all.
+const keyFile = "hierarchy.pem"
+
+// store also leaves roots.pem, for verifiers.
 func (h *Hierarchy) store() error {
 	if err := os.MkdirAll(h.dir, 0o700); err != nil {
 		return err
 	}
-	if err := storeKey(filepath.Join(h.dir, "ark.key"), h.ark); err != nil {
+	ark, err := keyPEM(h.ark)
+	if err != nil {
 		return err
 	}
-	if err := storeKey(filepath.Join(h.dir, "ask.key"), h.ask); err != nil {
+	ask, err := keyPEM(h.ask)
+	if err != nil {
+		return err
+	}
+	if err := writeNew(filepath.Join(h.dir, keyFile), slices.Concat(ark, ask, h.Roots()), 0o400); err != nil {
 		return err
 	}
 	return writeNew(filepath.Join(h.dir, "roots.pem"), h.Roots(), 0o644)
