@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/claim"
@@ -28,8 +29,13 @@ type Announcement struct {
 	Signature []byte           `json:"signature"`
 }
 
-// Sign signs the announcement with the node's Ed25519 key of this job.
-func (a *Announcement) Sign(key ed25519.PrivateKey) { a.Signature = ed25519.Sign(key, a.signed()) }
+// Sign has the announcement signed with the node's Ed25519 key of this job; the key stays where it is.
+func (a *Announcement) Sign(sign func(message []byte) ([]byte, error)) (err error) {
+	if a.Signature, err = sign(a.signed()); err != nil {
+		return fmt.Errorf("sign announcement: %w", err)
+	}
+	return nil
+}
 
 // CheckSignature proves possession of the announced Ed25519 key.
 func (a *Announcement) CheckSignature() error {

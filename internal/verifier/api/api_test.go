@@ -27,7 +27,7 @@ func announcement(t testing.TB) (api.Announcement, ed25519.PrivateKey) {
 		Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Endpoint: netip.MustParseAddrPort("10.0.0.1:51820"),
 		Evidence: enclave.Evidence{Report: []byte{4}, Certificates: []byte{5}, Provider: "sev_guest"},
 	}
-	a.Sign(key)
+	require.NoError(t, a.Sign(func(m []byte) ([]byte, error) { return ed25519.Sign(key, m), nil }))
 	return a, key
 }
 

@@ -1,0 +1,202 @@
+package verifier
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/appraise"
+	"github.com/slurm-enclave/slurm-enclave/internal/claim"
+	"github.com/slurm-enclave/slurm-enclave/internal/config"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/snp"
+)
+
+// Appraisal is the Appraiser of production: internal/snp says whether evidence is genuine,
+// internal/appraise what it is worth. It is made whole from files and never changes.
+type Appraisal struct {
+	roots    snp.Roots
+	policies map[string]appraise.Policy
+	preset   string
+	crls     []*x509.RevocationList
+	store    string // directory of VCEKs
+}
+
+// LoadAppraisal reads roots, policies and revocation lists. Simulated roots are joined only when
+// the configuration allows them; a policy must allow them once more.
+func LoadAppraisal(c config.Controller) (*Appraisal, error) {
+	roots, err := snp.AMDRoots()
+	if err != nil {
+		return nil, err
+	}
+	a := &Appraisal{roots: roots, policies: map[string]appraise.Policy{}, preset: c.Policy, store: c.Certificates}
+	if c.AllowSimulated {
+		if err = a.joinSimulated(c.SimulatedRoots); err != nil {
+			return nil, err
+		}
+	}
+	if err = a.loadPolicies(c.Policies); err != nil {
+		return nil, err
+	}
+	if _, ok := a.policies[c.Policy]; !ok {
+		return nil, fmt.Errorf("load policies: controller.policy names %q, and there is no %s/%s.yaml", c.Policy, c.Policies, c.Policy)
+	}
+	return a, a.loadCRLs(c.Certificates)
+}
+
+func (a *Appraisal) joinSimulated(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*.pem"))
+	if err != nil {
+		return fmt.Errorf("load simulated roots: %w", err)
+	}
+	var bundles [][]byte
+	for _, n := range names {
+		b, err := os.ReadFile(n)
+		if err != nil {
+			return fmt.Errorf("load simulated roots: %w", err)
+		}
+		bundles = append(bundles, b)
+	}
+	test, err := snp.TestRoots(bundles...)
+	if err != nil {
+		return fmt.Errorf("load simulated roots from %s: %w", dir, err)
+	}
+	a.roots = snp.Join(a.roots, test)
+	return nil
+}
+
+func (a *Appraisal) loadPolicies(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		return fmt.Errorf("load policies: %w", err)
+	}
+	for _, n := range names {
+		f, err := os.Open(n)
+		if err != nil {
+			return fmt.Errorf("load policies: %w", err)
+		}
+		p, err := appraise.Load(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("load policy %s: %w", n, err)
+		}
+		name := strings.TrimSuffix(filepath.Base(n), ".yaml")
+		if p.Name() != name {
+			return fmt.Errorf("load policy %s: the name inside is %q", n, p.Name())
+		}
+		a.policies[name] = p
+	}
+	return nil
+}
+
+func (a *Appraisal) loadCRLs(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*.crl"))
+	if err != nil {
+		return fmt.Errorf("load revocation lists: %w", err)
+	}
+	for _, n := range names {
+		b, err := os.ReadFile(n)
+		if err != nil {
+			return fmt.Errorf("load revocation lists: %w", err)
+		}
+		crl, err := snp.ParseCRL(b)
+		if err != nil {
+			return fmt.Errorf("load revocation list %s: %w", n, err)
+		}
+		a.crls = append(a.crls, crl)
+	}
+	return nil
+}
+
+func (a *Appraisal) policy(name string) (appraise.Policy, error) {
+	if name == "" {
+		name = a.preset
+	}
+	p, ok := a.policies[name]
+	if !ok {
+		return p, fmt.Errorf("there is no appraisal policy %q", name)
+	}
+	return p, nil
+}
+
+// Policy is the digest of a policy by name.
+func (a *Appraisal) Policy(name string) (enclave.Digest, error) {
+	p, err := a.policy(name)
+	if err != nil {
+		return enclave.Digest{}, err
+	}
+	return p.Digest(), nil
+}
+
+// Appraise judges evidence for a job or a renewal.
+func (a *Appraisal) Appraise(policy string, e enclave.Evidence, c claim.Claim, chip string) enclave.AttestationResult {
+	return a.judge(policy, e, c, chip)
+}
+
+// genuine are the checks of an enrolment besides those of the report's signature: which firmware
+// and image an enrolled node runs is asked again at every job.
+func genuine() []string { return []string{"report_data", "chip", "simulated"} }
+
+// Identify checks chain, signature, claim and chip.
+func (a *Appraisal) Identify(e enclave.Evidence, c claim.Claim) enclave.AttestationResult {
+	whole := a.judge("", e, c, "")
+	out := whole
+	out.Status, out.Checks = enclave.StatusContraindicated, nil
+	for _, check := range whole.Checks {
+		ofSignature := appraise.CodeOf(check.Name) == appraise.CodeGenuine || check.Name == "crl"
+		if ofSignature || slices.Contains(genuine(), check.Name) {
+			out.Checks = append(out.Checks, check)
+		}
+	}
+	if len(out.Checks) > len(genuine()) && out.Failed() == nil {
+		out.Status = enclave.StatusAffirming
+	}
+	return out
+}
+
+func (a *Appraisal) judge(policy string, e enclave.Evidence, c claim.Claim, chip string) enclave.AttestationResult {
+	none := enclave.AttestationResult{Node: c.Node, Status: enclave.StatusNone}
+	p, err := a.policy(policy)
+	if err != nil {
+		none.Checks = []enclave.Check{{Name: "policy", Result: enclave.CheckUnknown, Reason: err.Error()}}
+		return none
+	}
+	data, err := c.ReportData()
+	if err != nil {
+		none.Checks = []enclave.Check{{Name: "report_data", Result: enclave.CheckFail, Reason: err.Error()}}
+		return none
+	}
+	want := appraise.Expectation{Node: c.Node, ReportData: data, Chip: chip, Enrolment: c.Purpose == claim.PurposeEnrol}
+	return appraise.Appraise(p, a.verify(e).SNPReport, want)
+}
+
+// verify takes the certificate from the evidence, or from the store when the host gave none.
+func (a *Appraisal) verify(e enclave.Evidence) snp.Result {
+	opt := snp.Options{Roots: a.roots, At: time.Now(), CRLs: a.crls}
+	chain, err := snp.ParseCertificates(e.Certificates)
+	r := snp.Verify(e.Report, chain, opt)
+	if err == nil || !r.NoCertificate {
+		return r
+	}
+	b, err := os.ReadFile(a.stored(r.SNPReport))
+	if errors.Is(err, fs.ErrNotExist) || err != nil {
+		return r
+	}
+	chain, _ = snp.ParseCertificates(b) // Verify tells of the error
+	return snp.Verify(e.Report, chain, opt)
+}
+
+// stored is where a chip's certificate lies: PRODUCT/CHIP_ID/BL-TEE-SNP-UCODE.der. All three are
+// parsed numbers and names, never text of the report.
+func (a *Appraisal) stored(r enclave.SNPReport) string {
+	level := strings.ReplaceAll(r.ReportedTCB.String(), "/", "-")
+	if r.Product == "turin" {
+		level = fmt.Sprintf("%d-%s", r.ReportedTCB.FMC, level)
+	}
+	return filepath.Join(a.store, filepath.Base(r.Product), r.ChipID.String(), level+".der")
+}

@@ -1,0 +1,214 @@
+package verifier
+
+import (
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/claim"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/pki"
+)
+
+// Strangers may ask to be enrolled; these bound what they can make the verifier keep.
+const (
+	maxPending     = 256
+	maxPendingNode = 4
+	keepPending    = time.Hour
+)
+
+type wish struct {
+	api.PendingEnrol
+	key ed25519.PublicKey
+}
+
+// pending are the wishes that no admin has answered. They live in memory only.
+type pending struct {
+	mu   sync.Mutex
+	list map[enclave.Digest]wish // by fingerprint of the node's key
+}
+
+func newPending() *pending { return &pending{list: map[enclave.Digest]wish{}} }
+
+func (p *pending) add(w wish) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	same := 0
+	for f, o := range p.list {
+		if time.Since(o.At) > keepPending {
+			delete(p.list, f)
+			continue
+		}
+		if o.Node == w.Node && f != w.Fingerprint {
+			same++
+		}
+	}
+	if len(p.list) >= maxPending || same >= maxPendingNode {
+		return enclave.Refuse("E137", enclave.FaultService, "too many enrolments are pending")
+	}
+	p.list[w.Fingerprint] = w
+	return nil
+}
+
+func (p *pending) get(f enclave.Digest, node string) (wish, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, ok := p.list[f]
+	return w, ok && w.Node == node && time.Since(w.At) <= keepPending
+}
+
+func (p *pending) drop(f enclave.Digest) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.list, f)
+}
+
+// EnrolNonce gives the nonce for an enrolment's evidence. Anybody may ask.
+func (v *Verifier) EnrolNonce(_ context.Context, r api.EnrolNonceRequest) (api.EnrolNonceAnswer, error) {
+	if _, ok := v.Inventory.Find(r.Node); !ok {
+		return api.EnrolNonceAnswer{}, enclave.Refuse("E136", enclave.FaultRequest, "the node is not in inventory.yaml")
+	}
+	policy, err := v.Appraiser.Policy("")
+	if err != nil {
+		return api.EnrolNonceAnswer{}, enclave.Refuse("E514", enclave.FaultService, "%v", err)
+	}
+	n, err := v.tickets.give(holder{node: r.Node, purpose: claim.PurposeEnrol}, v.Config.Limits.Nonce())
+	if err != nil {
+		return api.EnrolNonceAnswer{}, err
+	}
+	return api.EnrolNonceAnswer{Cluster: v.Config.Cluster, Nonce: n, Seconds: v.Config.Limits.NonceSeconds, Policy: policy}, nil
+}
+
+// EnrolRequest puts a node's wish before the admin, once its evidence proved to come from a chip
+// and to name the node's key. from is the caller's address, for the admin to see.
+func (v *Verifier) EnrolRequest(ctx context.Context, from string, r api.EnrolRequest) (api.EnrolTicket, error) {
+	if _, ok := v.Inventory.Find(r.Node); !ok {
+		return api.EnrolTicket{}, enclave.Refuse("E136", enclave.FaultRequest, "the node is not in inventory.yaml")
+	}
+	pub, err := pki.ParseRequest(r.Node, r.CSR)
+	if err != nil {
+		return api.EnrolTicket{}, enclave.Refuse("E136", enclave.FaultRequest, "%v", err)
+	}
+	if err = v.tickets.take(r.Nonce, holder{node: r.Node, purpose: claim.PurposeEnrol}); err != nil {
+		return api.EnrolTicket{}, err
+	}
+	policy, err := v.Appraiser.Policy("")
+	if err != nil {
+		return api.EnrolTicket{}, enclave.Refuse("E514", enclave.FaultService, "%v", err)
+	}
+	keys := r.EnrolKeys(enclave.PublicKey(pub))
+	result := v.Appraiser.Identify(r.Evidence, api.EnrolClaim(v.Config.Cluster, v.digest, policy, r.Node, r.Nonce, keys))
+	result.Node = r.Node
+	if failed := result.Failed(); failed != nil || result.Status != enclave.StatusAffirming || result.ChipID == "" {
+		why := "nothing was affirmed"
+		if failed != nil {
+			why = failed.Name + ": " + failed.Reason
+		}
+		return api.EnrolTicket{}, enclave.Refuse("E136", enclave.FaultRequest, "enrolment evidence: %s", why)
+	}
+	w := wish{key: pub, PendingEnrol: api.PendingEnrol{
+		Node: r.Node, Fingerprint: sha256.Sum256(pub), ChipID: result.ChipID, Result: result, At: time.Now(), From: from,
+	}}
+	if err := v.pending.add(w); err != nil {
+		return api.EnrolTicket{}, err
+	}
+	err = v.Ledger.AddEvidence(ctx, ledger.Evidence{
+		Key: enclave.JobKey{Cluster: v.Config.Cluster}, Node: r.Node, Purpose: uint8(claim.PurposeEnrol), Nonce: r.Nonce,
+		Keys: keys, Evidence: r.Evidence, Result: result, At: w.At,
+	})
+	if err != nil {
+		v.pending.drop(w.Fingerprint)
+		return api.EnrolTicket{}, ledgerRefusal(err)
+	}
+	return api.EnrolTicket{Fingerprint: w.Fingerprint}, nil
+}
+
+// EnrolStatus gives a node its certificate once the admin said yes. A certificate is no secret.
+func (v *Verifier) EnrolStatus(ctx context.Context, r api.EnrolStatusRequest) (api.EnrolStatus, error) {
+	if e, err := v.Ledger.Enrolled(ctx, r.Node); err == nil {
+		cert, err := x509.ParseCertificate(e.Certificate)
+		if err != nil {
+			return api.EnrolStatus{}, ledgerRefusal(err)
+		}
+		if pub, ok := cert.PublicKey.(ed25519.PublicKey); ok && sha256.Sum256(pub) == r.Fingerprint {
+			return api.EnrolStatus{State: api.EnrolEnrolled, Certificate: e.Certificate}, nil
+		}
+	}
+	if _, ok := v.pending.get(r.Fingerprint, r.Node); ok {
+		return api.EnrolStatus{State: api.EnrolPending}, nil
+	}
+	return api.EnrolStatus{}, enclave.Refuse("E138", enclave.FaultRequest, "no such enrolment is pending: it expired, or enclaved was restarted")
+}
+
+// PendingEnrols lists the wishes, for the admin.
+func (v *Verifier) PendingEnrols(ctx context.Context) (api.PendingEnrols, error) {
+	v.pending.mu.Lock()
+	defer v.pending.mu.Unlock()
+	out := api.PendingEnrols{Pending: []api.PendingEnrol{}}
+	for _, w := range v.pending.list {
+		if e, err := v.Ledger.Enrolled(ctx, w.Node); err == nil {
+			w.Replaces = e.Chip
+		}
+		out.Pending = append(out.Pending, w.PendingEnrol)
+	}
+	slices.SortFunc(out.Pending, func(a, b api.PendingEnrol) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), a.At.Compare(b.At))
+	})
+	return out, nil
+}
+
+// EnrolApprove is the admin's yes. It names the key and the chip that the admin saw: between
+// looking and saying yes nothing else can slip in.
+func (v *Verifier) EnrolApprove(ctx context.Context, admin uint32, r api.ApproveRequest) (api.EnrolStatus, error) {
+	w, ok := v.pending.get(r.Fingerprint, r.Node)
+	switch {
+	case !ok:
+		return api.EnrolStatus{}, enclave.Refuse("E138", enclave.FaultRequest, "no such enrolment of %s is pending", r.Node)
+	case !strings.EqualFold(w.ChipID, r.ChipID):
+		return api.EnrolStatus{}, enclave.Refuse("E139", enclave.FaultRequest, "the chip is %s, not %s", w.ChipID, printable(r.ChipID, 128))
+	case strings.Trim(w.ChipID, "0") == "":
+		return api.EnrolStatus{}, enclave.Refuse("E139", enclave.FaultRequest, "the chip id is masked: nothing ties the node to a machine")
+	}
+	der, err := v.Authority.Node(w.Node, w.key)
+	if err != nil {
+		return api.EnrolStatus{}, err
+	}
+	err = v.Ledger.Enrol(ctx, ledger.Enrolment{
+		Node: w.Node, Chip: w.ChipID, Fingerprint: sha256.Sum256(der), Certificate: der, By: admin, At: time.Now(),
+	})
+	if err != nil {
+		return api.EnrolStatus{}, ledgerRefusal(err)
+	}
+	v.pending.drop(r.Fingerprint)
+	return api.EnrolStatus{State: api.EnrolEnrolled, Certificate: der}, nil
+}
+
+// Revoke takes a node's certificate out of use at once, for the next call as for an open connection.
+func (v *Verifier) Revoke(ctx context.Context, admin uint32, r api.RevokeRequest) error {
+	if err := v.Ledger.Revoke(ctx, r.Node, admin, "revoked by an admin", time.Now()); err != nil {
+		return enclave.Refuse("E138", enclave.FaultRequest, "%v", err)
+	}
+	return nil
+}
+
+// Authenticate finds the node behind a client certificate: signed by this verifier, and the very
+// one that is enrolled for that name now.
+func (v *Verifier) Authenticate(ctx context.Context, der []byte) (string, error) {
+	node, fingerprint, err := v.Authority.Check(der)
+	if err != nil {
+		return "", enclave.Refuse("E130", enclave.FaultService, "%v", err)
+	}
+	e, err := v.Ledger.Enrolled(ctx, node)
+	if err != nil || e.Fingerprint != fingerprint {
+		return "", enclave.Refuse("E130", enclave.FaultService, "the certificate of %s is revoked or replaced", node)
+	}
+	return node, nil
+}

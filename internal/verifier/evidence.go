@@ -1,0 +1,213 @@
+package verifier
+
+import (
+	"bytes"
+	"context"
+	"crypto/hpke"
+	"slices"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/appraise"
+	"github.com/slurm-enclave/slurm-enclave/internal/claim"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+	"github.com/slurm-enclave/slurm-enclave/internal/roster"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// PostEvidence takes a node's announcement and blocks until barrier 1 is decided for all nodes.
+// The same announcement again waits for the same decision; another one is refused. An
+// announcement that is not this node's, or without a nonce in force, changes nothing.
+func (v *Verifier) PostEvidence(ctx context.Context, node string, a api.Announcement) (roster.Answer, error) {
+	if a.Node != node {
+		return roster.Answer{}, foreign(node, a.Node)
+	}
+	s, x, err := v.find(a.Job, node)
+	if err != nil {
+		return roster.Answer{}, err
+	}
+	if err := v.accept(ctx, s, x, &a); err != nil {
+		return roster.Answer{}, err
+	}
+	select {
+	case <-s.rostered:
+	case <-ctx.Done():
+		return roster.Answer{}, ctx.Err()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case x.answer != nil && s.phase != refused:
+		return *x.answer, nil
+	case x.denial != nil:
+		return roster.Answer{}, x.denial
+	}
+	return roster.Answer{}, unknownJob(a.Job)
+}
+
+// accept admits an announcement once, and appraises it outside the lock.
+func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announcement) error {
+	v.mu.Lock()
+	x.spoke = true
+	again := x.post != nil && bytes.Equal(x.post.Signature, a.Signature)
+	free := x.post == nil && !x.judging
+	err := v.admissible(s, x, a, free)
+	if err == nil && !again {
+		x.judging = true
+	}
+	v.mu.Unlock()
+	if err != nil || again {
+		return err
+	}
+	// A node that hangs up must not look like a ledger that can't be written.
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	result, broken := v.judge(work, s, x.node, a)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	x.judging = false
+	if s.phase != first { // decided in between
+		return nil
+	}
+	x.post, x.result, x.broken = a, result, broken
+	if broken == nil && v.keyTaken(s, x) {
+		x.broken = keyRefusal(a.Node)
+	}
+	s.poke()
+	return nil
+}
+
+// admissible checks what needs no appraisal, and uses the nonce up. The caller holds v.mu.
+func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement, free bool) error {
+	switch {
+	case x.post != nil && bytes.Equal(x.post.Signature, a.Signature):
+		return nil
+	case s.phase > first:
+		return tooLate(a.Job, x.denial)
+	case !free || x.broken != nil:
+		return enclave.Refuse("E125", enclave.FaultService, "node %s has announced itself already", a.Node)
+	case a.Epoch != s.epoch || a.Purpose != claim.PurposeJob:
+		return enclave.Refuse("E502", enclave.FaultService, "announcement of epoch %d and purpose %d, want %d and %d", a.Epoch, a.Purpose, s.epoch, claim.PurposeJob)
+	}
+	if err := a.CheckSignature(); err != nil {
+		return enclave.Refuse("E127", enclave.FaultService, "%v", err)
+	}
+	return v.tickets.take(a.Nonce, holder{a.Job, a.Node, a.Purpose})
+}
+
+// judge has the evidence appraised for the claim that the verifier computes itself, adds the
+// checks against the inventory, and stores it all.
+func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *api.Announcement) (*enclave.AttestationResult, *enclave.Refusal) {
+	name := s.plan.Tenant.Policy
+	now, err := v.Appraiser.Policy(name)
+	if err != nil || now != s.plan.Policy {
+		v.stopAll(s, enclave.Refuse("E508", enclave.FaultService, "policy %q changed while the job started", name))
+		return nil, nil
+	}
+	c := api.JobClaim(a.Job, s.plan.Job.HetOffset, v.digest, s.plan.Policy, a)
+	result, refusal := v.appraise(ctx, name, node, c, a)
+	err = v.Ledger.AddEvidence(ctx, ledger.Evidence{
+		Key: a.Job, Node: a.Node, Purpose: uint8(a.Purpose), Epoch: a.Epoch, Nonce: a.Nonce, Keys: a.Keys,
+		Evidence: a.Evidence, Result: *result, At: time.Now(),
+	})
+	if err != nil {
+		v.stopAll(s, ledgerRefusal(err))
+	}
+	return result, refusal
+}
+
+// appraise gives the result and, unless the node is affirmed, whose fault that is.
+func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Node, c claim.Claim, a *api.Announcement) (*enclave.AttestationResult, *enclave.Refusal) {
+	enrolled, err := v.Ledger.Enrolled(ctx, node.Name)
+	result := enclave.AttestationResult{Node: node.Name, Status: enclave.StatusNone}
+	if err == nil {
+		result = v.Appraiser.Appraise(policy, a.Evidence, c, enrolled.Chip)
+	}
+	result.Node = node.Name
+	result.Checks = append(result.Checks, enrolCheck(err), addressCheck(node, a), sealCheck(a.Keys.HPKE))
+	failed := result.Failed()
+	switch {
+	case failed != nil:
+		result.Status = enclave.StatusContraindicated
+	case result.Status != enclave.StatusAffirming:
+		failed = &enclave.Check{Name: "appraisal", Result: enclave.CheckUnknown, Reason: "nothing was affirmed"}
+	default:
+		return &result, nil
+	}
+	r := enclave.Refuse(codeOf(failed.Name), enclave.FaultNode, "check %s: %s", failed.Name, failed.Reason)
+	r.Node, r.Check, r.Fix = node.Name, failed.Name, "see enclave why "+node.Name
+	return &result, r
+}
+
+// codeOf is the code of a failed check: of appraisal's, or of this package's three.
+func codeOf(check string) enclave.Code {
+	switch check {
+	case checkAddresses:
+		return "E222"
+	case checkSealing:
+		return "E225"
+	case checkEnrolled:
+		return "E226"
+	}
+	return appraise.CodeOf(check)
+}
+
+// The checks that appraisal cannot make: they need the inventory and the ledger.
+const (
+	checkAddresses = "addresses"
+	checkSealing   = "sealing_key"
+	checkEnrolled  = "enrolled"
+)
+
+func check(name string, ok bool, reason string) enclave.Check {
+	if ok {
+		return enclave.Check{Name: name, Result: enclave.CheckPass}
+	}
+	return enclave.Check{Name: name, Result: enclave.CheckFail, Reason: reason}
+}
+
+func enrolCheck(err error) enclave.Check {
+	return check(checkEnrolled, err == nil, "the node has no enrolment in force")
+}
+
+// addressCheck holds the node to its line of the inventory: a node that could announce another's
+// address would get that one's traffic.
+func addressCheck(node enclave.Node, a *api.Announcement) enclave.Check {
+	for _, x := range a.Addresses {
+		if !slices.Contains(node.Addresses, x) {
+			return check(checkAddresses, false, x.String()+" is not in the node's line of inventory.yaml")
+		}
+	}
+	ok := slices.Contains(a.Addresses, node.Tunnel) && a.Endpoint.Addr() == node.Tunnel && a.Endpoint.Port() != 0
+	return check(checkAddresses, ok, "the endpoint is not the inventory's tunnel address "+node.Tunnel.String())
+}
+
+// sealCheck makes sure that a seed can be sealed for the node later.
+func sealCheck(key []byte) enclave.Check {
+	_, err := hpke.MLKEM768X25519().NewPublicKey(key)
+	return check(checkSealing, err == nil, "the HPKE key is not one of MLKEM768X25519")
+}
+
+// keyTaken is true when another node of the job announced the same tunnel key: WireGuard knows
+// peers by key only. The caller holds v.mu.
+func (v *Verifier) keyTaken(s *start, x *seat) bool {
+	return !s.everyone(func(o *seat) bool {
+		return o == x || o.post == nil || o.post.Keys.WireGuard != x.post.Keys.WireGuard
+	})
+}
+
+func keyRefusal(node string) *enclave.Refusal {
+	r := enclave.Refuse("E223", enclave.FaultNode, "tunnel key is another node's")
+	r.Node, r.Check, r.Fix = node, "tunnel_key", "the node's random numbers repeat: was it cloned while running?"
+	return r
+}
+
+// stopAll ends a start for a reason that is no node's.
+func (v *Verifier) stopAll(s *start, r *enclave.Refusal) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s.stop == nil {
+		s.stop = r
+	}
+	s.poke()
+}

@@ -1,0 +1,178 @@
+package verifier
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// Leaves gives all peers of a job whose barrier 1 was passed.
+func (v *Verifier) Leaves(_ context.Context, node string, r api.NodeRequest) (api.LeavesAnswer, error) {
+	if r.Node != node {
+		return api.LeavesAnswer{}, foreign(node, r.Node)
+	}
+	s, x, err := v.find(r.Job, node)
+	if err != nil {
+		return api.LeavesAnswer{}, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case s.phase == refused:
+		return api.LeavesAnswer{}, x.denial
+	case s.phase < second || r.Epoch != s.epoch:
+		return api.LeavesAnswer{}, enclave.Refuse("E502", enclave.FaultService, "job %s has no roster of epoch %d", r.Job, r.Epoch)
+	}
+	return api.LeavesAnswer{Peers: s.peers}, nil
+}
+
+// PostReady takes a node's word that it is up, and blocks until barrier 2 is decided. The
+// answer is the GO.
+func (v *Verifier) PostReady(ctx context.Context, node string, r api.ReadyRequest) (api.ReadyAnswer, error) {
+	if r.Node != node {
+		return api.ReadyAnswer{}, foreign(node, r.Node)
+	}
+	s, x, err := v.find(r.Job, node)
+	if err != nil {
+		return api.ReadyAnswer{}, err
+	}
+	v.mu.Lock()
+	if s.phase < second || r.Epoch != s.epoch {
+		v.mu.Unlock()
+		return api.ReadyAnswer{}, enclave.Refuse("E502", enclave.FaultService, "job %s has no roster of epoch %d", r.Job, r.Epoch)
+	}
+	if x.ready == nil && s.phase == second {
+		x.ready = &r
+		s.poke()
+	}
+	v.mu.Unlock()
+	select {
+	case <-s.decided:
+	case <-ctx.Done():
+		return api.ReadyAnswer{}, ctx.Err()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s.phase != released || x.denial != nil {
+		return api.ReadyAnswer{}, tooLate(r.Job, x.denial)
+	}
+	return api.ReadyAnswer{Lifetime: s.life, Verdict: s.verdict, Weak: s.weak}, nil
+}
+
+// Broken takes a node's word that it can't take part, ends the job's start at once, and blocks
+// until it is decided whose fault that is. The node obeys the answer.
+func (v *Verifier) Broken(ctx context.Context, node string, r api.BrokenRequest) (api.BrokenAnswer, error) {
+	if r.Node != node {
+		return api.BrokenAnswer{}, foreign(node, r.Node)
+	}
+	s, x, err := v.find(r.Job, node)
+	if err != nil {
+		return api.BrokenAnswer{}, err
+	}
+	word := clean(node, r.Refusal)
+	v.mu.Lock()
+	late := s.phase >= released
+	if x.broken == nil {
+		x.broken, x.word = &word, true
+	}
+	v.mu.Unlock()
+	if late {
+		return v.brokenLate(ctx, s, x)
+	}
+	if err := v.speak(s, x); err != nil && s.phaseNow(v) == registered {
+		return api.BrokenAnswer{}, err
+	}
+	s.poke()
+	select {
+	case <-s.decided:
+	case <-ctx.Done():
+		return api.BrokenAnswer{}, ctx.Err()
+	}
+	return v.brokenLate(ctx, s, x)
+}
+
+func (s *start) phaseNow(v *Verifier) phase {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return s.phase
+}
+
+// brokenLate rules on a failure that came after the decision, or that the decision did not see:
+// with the job's earlier failures it may turn out to be the policy's.
+func (v *Verifier) brokenLate(ctx context.Context, s *start, x *seat) (api.BrokenAnswer, error) {
+	v.mu.Lock()
+	all, fresh := s.failures()
+	denial := x.denial
+	size := len(s.seats)
+	own := *x.broken
+	v.mu.Unlock()
+	if len(fresh) == 0 {
+		if denial == nil {
+			denial = &own
+		}
+		return api.BrokenAnswer{Refusal: *denial}, nil
+	}
+	storm, err := v.blame(context.WithoutCancel(ctx), size, all, fresh)
+	if err != nil {
+		return api.BrokenAnswer{}, ledgerRefusal(err)
+	}
+	final := &own
+	if storm[name(own)] {
+		final = stormRefusal(own)
+	}
+	v.mu.Lock()
+	x.denial = final
+	v.mu.Unlock()
+	return api.BrokenAnswer{Refusal: *final}, nil
+}
+
+var codeForm = regexp.MustCompile(`^E[0-9]{3}$`)
+
+// clean keeps of a node's word what it may say: of itself, in bounded printable text. A node
+// speaks for itself only and cannot blame the policy.
+func clean(node string, r enclave.Refusal) enclave.Refusal {
+	if !codeForm.MatchString(string(r.Code)) {
+		r.Code = "E201"
+	}
+	if r.Fault != enclave.FaultNode && r.Fault != enclave.FaultRequest {
+		r.Fault = enclave.FaultService
+	}
+	r.Node = node
+	r.Check, r.Reason, r.Fix = printable(r.Check, 64), printable(r.Reason, maxReason), printable(r.Fix, maxReason)
+	return r
+}
+
+// TeardownReport takes a node's last word on a job. It needs the ledger only. A node that is
+// not what it was before the job goes through the storm guard as any other failure.
+func (v *Verifier) TeardownReport(ctx context.Context, node string, r api.TeardownRequest) error {
+	if r.Node != node {
+		return foreign(node, r.Node)
+	}
+	e, err := v.Ledger.Entry(ctx, r.Job)
+	if err != nil {
+		return unknownJob(r.Job)
+	}
+	if !slices.Contains(e.Job.Nodes, node) {
+		return enclave.Refuse("E128", enclave.FaultRequest, "node %s is not one of job %s", node, r.Job)
+	}
+	if r.Refusal != nil {
+		word := clean(node, *r.Refusal)
+		r.Refusal = &word
+	}
+	if err := v.Ledger.Teardown(ctx, r.Job, node, r, time.Now()); err != nil {
+		return ledgerRefusal(err)
+	}
+	if r.Closed || r.Refusal == nil || r.Refusal.Fault != enclave.FaultNode {
+		return nil
+	}
+	// Slurm runs epilogs one by one: of the other nodes nothing is known, so only the window counts.
+	fresh := []enclave.Refusal{*r.Refusal}
+	if _, err := v.blame(ctx, 1, fresh, fresh); err != nil {
+		return ledgerRefusal(err)
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package verifier
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// maxList bounds a list that people ask for.
+const maxList = 1000
+
+// Viewer is who asks. Users see their own jobs, operators all.
+type Viewer struct {
+	UID      uint32
+	Operator bool
+}
+
+// Report makes the document of one start; restart nil is the latest. A job that the viewer may
+// not see looks like one that is not there.
+func (v *Verifier) Report(ctx context.Context, who Viewer, job uint32, restart *uint32) (api.Report, error) {
+	e, err := v.Ledger.Latest(ctx, v.Config.Cluster, job)
+	if restart != nil {
+		e, err = v.Ledger.Entry(ctx, enclave.JobKey{Cluster: v.Config.Cluster, Job: job, Restart: *restart})
+	}
+	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !who.Operator && who.UID != e.Job.UID) {
+		return api.Report{}, enclave.Refuse("E135", enclave.FaultRequest, "no enclave job %d of yours is in the ledger", job)
+	}
+	if err != nil {
+		return api.Report{}, ledgerRefusal(err)
+	}
+	members, err := v.Ledger.Members(ctx, e.Job.JobKey)
+	if err != nil {
+		return api.Report{}, ledgerRefusal(err)
+	}
+	return report(e, members, v.Config.Storage.Transport)
+}
+
+// report is pure.
+func report(e ledger.Entry, members []ledger.MemberEntry, transport string) (api.Report, error) {
+	j := e.Job
+	out := api.Report{
+		Job: j.Job, Restart: j.Restart, Cluster: j.Cluster, User: j.User, UID: j.UID, Account: j.Account, Partition: j.Partition,
+		Tenant: e.Tenant.Name, Verdict: e.Verdict, Weak: e.Weak, Refusal: e.Refusal, Receipt: "not yet",
+		Registered: e.Registered, Started: e.Started, Ended: e.Ended, TimelineMS: map[string]int64{},
+		NotCovered: notCovered(transport), Nodes: []api.NodeReport{},
+	}
+	byNode := map[string]ledger.MemberEntry{}
+	for _, m := range members {
+		byNode[m.Node] = m
+	}
+	for _, n := range j.Nodes {
+		line, err := nodeReport(n, byNode[n], &out)
+		if err != nil {
+			return api.Report{}, err
+		}
+		out.Nodes = append(out.Nodes, line)
+	}
+	return out, nil
+}
+
+// nodeReport is one node's line; what it counted is added to the job's sums.
+func nodeReport(node string, m ledger.MemberEntry, sum *api.Report) (api.NodeReport, error) {
+	line := api.NodeReport{Name: node, Result: enclave.StatusNone, Checks: []enclave.Check{}, Refusal: m.Refusal, TimelineMS: map[string]int64{}}
+	if r := m.Result; r != nil {
+		line.Result, line.Simulated, line.Weak, line.Checks = r.Status, r.Simulated, r.Weak, r.Checks
+		line.Product, line.TCB, line.Measurement, line.ChipID = r.Product, r.TCB, r.Measurement, r.ChipID
+	}
+	var ready api.ReadyRequest
+	if m.Ready != nil {
+		if err := json.Unmarshal(m.Ready, &ready); err != nil {
+			return line, err
+		}
+		sum.Storage, sum.Network.Peers = ready.Storage, max(sum.Network.Peers, ready.Network.Peers)
+	}
+	var down api.TeardownRequest
+	if m.Teardown != nil {
+		if err := json.Unmarshal(m.Teardown, &down); err != nil {
+			return line, err
+		}
+		line.Closed = &down.Closed
+		sum.Network.TunnelBytes += down.Network.TunnelBytes
+		sum.Network.OutsideBytes += down.Network.OutsideBytes
+		sum.Network.Rejected += down.Network.Rejected
+		sum.Network.Dropped += down.Network.Dropped
+	}
+	for _, phases := range []map[string]int64{ready.PhasesMS, down.PhasesMS} {
+		for name, ms := range phases {
+			line.TimelineMS[name] = ms
+			sum.TimelineMS[name] = max(sum.TimelineMS[name], ms)
+		}
+	}
+	return line, nil
+}
+
+// notCovered says in every report what the enclave does not protect.
+func notCovered(transport string) []string {
+	out := []string{
+		"Slurm's control messages (job script and environment at launch, PMIx wire-up, sbcast, stdio to the submit host) unless Slurm's own TLS is on",
+		"what the node ran after it was booted: a report says what was launched",
+		"traffic volumes and times, which the network sees",
+	}
+	if transport == "fabric-trusted" {
+		out = append(out, "the file system's own traffic: its transport is fabric-trusted")
+	}
+	return out
+}
+
+// List makes the document of jobs, latest first.
+func (v *Verifier) List(ctx context.Context, who Viewer) (api.Jobs, error) {
+	uid := &who.UID
+	if who.Operator {
+		uid = nil
+	}
+	entries, err := v.Ledger.Entries(ctx, uid, maxList)
+	if err != nil {
+		return api.Jobs{}, ledgerRefusal(err)
+	}
+	out := api.Jobs{Jobs: []api.JobLine{}}
+	for _, e := range entries {
+		line := api.JobLine{
+			Job: e.Job.Job, Restart: e.Job.Restart, User: e.Job.User, Account: e.Job.Account, Partition: e.Job.Partition,
+			Tenant: e.Tenant.Name, Nodes: e.Job.Nodes, Verdict: e.Verdict, Weak: e.Weak, Registered: e.Registered, Ended: e.Ended,
+		}
+		if e.Refusal != nil {
+			line.Code = e.Refusal.Code
+		}
+		out.Jobs = append(out.Jobs, line)
+	}
+	return out, nil
+}
+
+// Fleet makes the document of nodes. Users see posture; chips, jobs and alarms are for operators.
+func (v *Verifier) Fleet(ctx context.Context, who Viewer) (api.Nodes, error) {
+	out := api.Nodes{Nodes: []api.NodeLine{}, Alarms: []api.Alarm{}, Counters: map[string]uint64{}}
+	for _, n := range v.Inventory.Nodes {
+		line, err := v.nodeLine(ctx, n.Name)
+		if err != nil {
+			return api.Nodes{}, ledgerRefusal(err)
+		}
+		if !who.Operator {
+			line.ChipID, line.Fingerprint, line.LastJob, line.Refusal = "", "", "", nil
+		}
+		out.Nodes = append(out.Nodes, line)
+	}
+	if !who.Operator {
+		return out, nil
+	}
+	alarms, err := v.Ledger.Alarms(ctx, maxList/10)
+	if err != nil {
+		return api.Nodes{}, ledgerRefusal(err)
+	}
+	for _, a := range alarms {
+		out.Alarms = append(out.Alarms, api.Alarm(a))
+	}
+	return out, nil
+}
+
+func (v *Verifier) nodeLine(ctx context.Context, node string) (api.NodeLine, error) {
+	line := api.NodeLine{Name: node, Result: enclave.StatusNone}
+	e, err := v.Ledger.Enrolled(ctx, node)
+	if err == nil {
+		at := e.At
+		line.Enrolled, line.ChipID, line.Fingerprint, line.EnrolledAt = true, e.Chip, e.Fingerprint.String(), &at
+	} else if !errors.Is(err, ledger.ErrNotFound) {
+		return line, err
+	}
+	m, err := v.Ledger.LastMember(ctx, node)
+	if err == nil {
+		at := m.At
+		line.LastJob, line.LastSeen, line.Refusal = m.Key.Directory(), &at, m.Refusal
+		if m.Result != nil {
+			line.Result = m.Result.Status
+		}
+	} else if !errors.Is(err, ledger.ErrNotFound) {
+		return line, err
+	}
+	f, err := v.Ledger.LastFailure(ctx, node)
+	if err == nil {
+		line.Drained = f.Drained && !f.Resumed && (line.LastSeen == nil || !line.LastSeen.After(f.At.Add(time.Second)))
+	} else if !errors.Is(err, ledger.ErrNotFound) {
+		return line, err
+	}
+	return line, nil
+}

@@ -1,0 +1,177 @@
+package verifier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// Limits of a registration. A start that was never settled is forgotten after keepStarts.
+const (
+	minUID     = 1000
+	maxNodes   = 4096
+	keepStarts = 25 * time.Hour
+)
+
+// Register takes a job in before any of its nodes starts it. The same registration again
+// changes nothing; another one under the same key is refused, and the first stands.
+func (v *Verifier) Register(ctx context.Context, r api.RegisterRequest) (api.RegisterAnswer, error) {
+	if err := v.checkJob(r.Job); err != nil {
+		return api.RegisterAnswer{}, err
+	}
+	tenant, err := v.Tenants.Lookup(r.Job.Account, r.Tenant)
+	if err != nil {
+		return api.RegisterAnswer{}, err
+	}
+	policy, err := v.Appraiser.Policy(tenant.Policy)
+	if err != nil {
+		return api.RegisterAnswer{}, enclave.Refuse("E514", enclave.FaultService, "policy of tenant %s: %v", tenant.Name, err)
+	}
+	plan := ledger.Plan{Job: v.complete(ctx, r.Job), Tenant: tenant, Policy: policy}
+	if err := v.seat(ctx, plan); err != nil {
+		return api.RegisterAnswer{}, err
+	}
+	return api.RegisterAnswer{Tenant: tenant.Name, Epoch: firstEpoch}, nil
+}
+
+func (v *Verifier) checkJob(j enclave.Job) error {
+	refuse := func(code enclave.Code, format string, args ...any) error {
+		return enclave.Refuse(code, enclave.FaultRequest, format, args...)
+	}
+	switch {
+	case j.Cluster != v.Config.Cluster:
+		return refuse("E120", "job of cluster %q, this verifier serves %q", j.Cluster, v.Config.Cluster)
+	case j.Job == 0:
+		return refuse("E120", "job id is 0")
+	case !slices.Contains(v.Config.Partitions, j.Partition):
+		return refuse("E120", "partition %q is not an enclave partition", j.Partition)
+	case j.UID < minUID:
+		return refuse("E122", "uid %d may not run in an enclave", j.UID)
+	case len(j.Nodes) == 0 || len(j.Nodes) > maxNodes:
+		return refuse("E120", "job has %d nodes, want 1 to %d", len(j.Nodes), maxNodes)
+	}
+	seen := map[string]bool{}
+	for _, n := range j.Nodes {
+		if seen[n] {
+			return refuse("E120", "node %s is there twice", n)
+		}
+		seen[n] = true
+		if _, ok := v.Inventory.Find(n); !ok {
+			r := enclave.Refuse("E123", enclave.FaultService, "node %s is not in inventory.yaml", n)
+			r.Fix = "add it there, or take it out of the partition"
+			return r
+		}
+	}
+	return nil
+}
+
+// complete fills in what the prolog's environment does not say, from Slurm. What Slurm can't
+// say now stays unknown, which is the stricter case for the fence.
+func (v *Verifier) complete(ctx context.Context, j enclave.Job) enclave.Job {
+	state, err := v.Site.JobState(ctx, j.Job)
+	if err != nil {
+		return j
+	}
+	j.Batch = j.Batch || state.Batch
+	if j.SubmitHost == "" {
+		j.SubmitHost = state.AllocNode
+	}
+	if j.TimeLimit == 0 {
+		j.TimeLimit = state.TimeLimit
+	}
+	return j
+}
+
+// seat stores the plan, in the ledger first.
+func (v *Verifier) seat(ctx context.Context, p ledger.Plan) error {
+	k := p.Job.JobKey
+	v.mu.Lock()
+	old := v.starts[k]
+	v.mu.Unlock()
+	if old != nil {
+		return sameRegistration(old.plan, p)
+	}
+	if _, err := v.Ledger.Entry(ctx, k); !errors.Is(err, ledger.ErrNotFound) {
+		if err != nil {
+			return ledgerRefusal(err)
+		}
+		// Nodes may hold nonces, keys or a roster of the start that this process forgot.
+		return unknownJob(k)
+	}
+	if err := v.Ledger.Register(ctx, p, time.Now()); err != nil {
+		return ledgerRefusal(err)
+	}
+	seats := map[string]*seat{}
+	for _, n := range p.Job.Nodes {
+		node, _ := v.Inventory.Find(n)
+		seats[n] = &seat{node: node}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.starts[k] != nil { // a second call of the same, in between
+		return sameRegistration(v.starts[k].plan, p)
+	}
+	v.forgetOthers(k)
+	v.starts[k] = newStart(p, seats)
+	return nil
+}
+
+// sameRegistration compares what the controller said; the rest may have changed with the files.
+func sameRegistration(old, p ledger.Plan) error {
+	if !reflect.DeepEqual(old.Job, p.Job) || old.Tenant.Name != p.Tenant.Name {
+		return enclave.Refuse("E121", enclave.FaultService, "job %s is registered already, with another content", p.Job.JobKey)
+	}
+	return nil
+}
+
+// forgetOthers drops the earlier starts of the job and starts that nobody settled. The caller holds v.mu.
+func (v *Verifier) forgetOthers(k enclave.JobKey) {
+	for other, s := range v.starts {
+		earlier := other.Cluster == k.Cluster && other.Job == k.Job && other.Restart < k.Restart
+		over := s.phase >= released && time.Since(s.made) > keepStarts
+		idle := s.phase == registered && time.Since(s.made) > keepStarts
+		if earlier && s.phase != first && s.phase != second || over || idle {
+			delete(v.starts, other)
+			v.tickets.forget(other)
+		}
+		if earlier {
+			_ = os.Remove(v.goFile(other)) // a leftover is harmless: its key never comes again
+		}
+	}
+}
+
+// goFile tells EpilogSlurmctld, even with enclaved away, that all ranks of the start were let in.
+func (v *Verifier) goFile(k enclave.JobKey) string {
+	return filepath.Join(v.Config.Controller.State, "go", k.Directory())
+}
+
+// writeGo makes the go file and does not return before it is on the disk. It holds no secret and
+// is readable for SlurmUser.
+func (v *Verifier) writeGo(k enclave.JobKey) (err error) {
+	path := v.goFile(k)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // SlurmUser reads it
+		return fmt.Errorf("make go directory: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444) //nolint:gosec // SlurmUser reads it
+	if err != nil {
+		return fmt.Errorf("make go file: %w", err)
+	}
+	_, err = fmt.Fprintf(f, "%s\n", k)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write go file: %w", err)
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("sync go directory: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,113 @@
+package verifier
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// renewNonce needs the ledger only: a job runs on when enclaved is restarted.
+func (v *Verifier) renewNonce(ctx context.Context, node string, r api.NonceRequest) (api.NonceAnswer, error) {
+	e, err := v.running(ctx, r.Job, node)
+	if err != nil {
+		return api.NonceAnswer{}, err
+	}
+	n, err := v.tickets.give(holder{r.Job, node, r.Purpose}, v.Config.Limits.Nonce())
+	if err != nil {
+		return api.NonceAnswer{}, err
+	}
+	self, _ := v.Inventory.Find(node)
+	return v.nonceAnswer(n, e.Plan, firstEpoch, self), nil
+}
+
+// running finds a job that was let in, is not over, and has this node.
+func (v *Verifier) running(ctx context.Context, k enclave.JobKey, node string) (ledger.Entry, error) {
+	e, err := v.Ledger.Entry(ctx, k)
+	switch {
+	case err != nil:
+		return e, unknownJob(k)
+	case !slices.Contains(e.Job.Nodes, node):
+		return e, enclave.Refuse("E128", enclave.FaultRequest, "node %s is not one of job %s", node, k)
+	case e.Refusal != nil:
+		return e, e.Refusal
+	case e.Started == nil || e.Ended != nil:
+		return e, enclave.Refuse("E502", enclave.FaultService, "job %s is not running", k)
+	}
+	return e, nil
+}
+
+// Renew appraises a running job's node again. What fails ends the job: later renewals of the
+// other nodes are refused with it.
+func (v *Verifier) Renew(ctx context.Context, node string, a api.Announcement) (api.RenewAnswer, error) {
+	if a.Node != node {
+		return api.RenewAnswer{}, foreign(node, a.Node)
+	}
+	e, err := v.running(ctx, a.Job, node)
+	if err != nil {
+		return api.RenewAnswer{}, err
+	}
+	if err := a.CheckSignature(); err != nil || a.Epoch != firstEpoch {
+		return api.RenewAnswer{}, enclave.Refuse("E127", enclave.FaultService, "renewal of epoch %d is not signed by its key", a.Epoch)
+	}
+	if err := v.tickets.take(a.Nonce, holder{a.Job, node, a.Purpose}); err != nil {
+		return api.RenewAnswer{}, err
+	}
+	refusal, err := v.rejudge(ctx, e, node, &a)
+	if err != nil {
+		return api.RenewAnswer{}, ledgerRefusal(err)
+	}
+	if refusal != nil {
+		return api.RenewAnswer{}, v.endJob(ctx, e, refusal)
+	}
+	return api.RenewAnswer{Lifetime: v.Config.Limits.LifetimeHours * 3600}, nil
+}
+
+// rejudge is judge without a barrier. The policy is the one of the job's start.
+func (v *Verifier) rejudge(ctx context.Context, e ledger.Entry, node string, a *api.Announcement) (*enclave.Refusal, error) {
+	members, err := v.Ledger.Members(ctx, a.Job)
+	if err != nil {
+		return nil, err
+	}
+	self, _ := v.Inventory.Find(node)
+	c := api.JobClaim(a.Job, e.Job.HetOffset, v.digest, e.Policy, a)
+	result, refusal := v.appraise(ctx, e.Tenant.Policy, self, c, a)
+	for _, m := range members {
+		same := m.Keys != nil && m.Keys.WireGuard == a.Keys.WireGuard && m.Keys.Ed25519 == a.Keys.Ed25519 && slices.Equal(m.Keys.HPKE, a.Keys.HPKE)
+		if m.Node == node && !same && refusal == nil {
+			refusal = enclave.Refuse("E224", enclave.FaultNode, "renews with other keys than it started with")
+			refusal.Node, refusal.Check = node, "keys"
+		}
+	}
+	return refusal, v.Ledger.AddEvidence(ctx, ledger.Evidence{
+		Key: a.Job, Node: node, Purpose: uint8(a.Purpose), Epoch: a.Epoch, Nonce: a.Nonce, Keys: a.Keys,
+		Evidence: a.Evidence, Result: *result, At: time.Now(),
+	})
+}
+
+// endJob records that a running job lost a node's affirmation, and gives that node's answer.
+func (v *Verifier) endJob(ctx context.Context, e ledger.Entry, r *enclave.Refusal) error {
+	storm, err := v.blame(ctx, 1, []enclave.Refusal{*r}, []enclave.Refusal{*r})
+	if err != nil {
+		return ledgerRefusal(err)
+	}
+	if storm[name(*r)] {
+		r = stormRefusal(*r)
+	}
+	row := ledger.Verdict{Verdict: enclave.VerdictRefused, Weak: e.Weak, Refusal: r, Members: []ledger.Member{{Node: r.Node, Refusal: r}}}
+	if r.Node == "" {
+		row.Members = nil
+	}
+	if err := v.Ledger.Decide(ctx, e.Job.JobKey, row, time.Now()); err != nil {
+		return ledgerRefusal(err)
+	}
+	v.record(ctx, e.Plan, row)
+	if err := v.Site.Requeue(ctx, e.Job.JobKey, drainReason(*r)); err != nil {
+		v.alarm(ctx, "E515", fmt.Sprintf("job %s could not be ended: %v", e.Job.JobKey, err))
+	}
+	return r
+}

@@ -1,0 +1,84 @@
+package verifier
+
+import (
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+	"github.com/slurm-enclave/slurm-enclave/internal/roster"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// phase is how far a start has come. It only grows.
+type phase int
+
+const (
+	registered phase = iota // no node has spoken yet: no deadline runs
+	first                   // barrier 1 is open
+	second                  // the roster is out, barrier 2 is open
+	released                // GO
+	refused                 // at either barrier
+)
+
+// firstEpoch is the epoch of a job's first roster.
+const firstEpoch = 1
+
+// start is one start of one job, from registration to settlement.
+type start struct {
+	plan     ledger.Plan
+	epoch    uint32
+	made     time.Time
+	seats    map[string]*seat
+	phase    phase
+	deadline time.Time     // of both barriers, set when the first node speaks
+	wake     chan struct{} // something changed: the watcher looks again
+	rostered chan struct{} // closed when barrier 1 is decided
+	decided  chan struct{} // closed when the start is: GO or refused
+
+	peers   []enclave.Peer
+	stop    *enclave.Refusal // ends the start for everybody, whatever the nodes did
+	refusal *enclave.Refusal // of the job, once refused
+	verdict enclave.Verdict
+	weak    bool
+	life    uint32 // seconds
+}
+
+// seat is one node's part.
+type seat struct {
+	node    enclave.Node
+	spoke   bool // made an authenticated call for this start
+	word    bool // broken is the node's own word
+	post    *api.Announcement
+	result  *enclave.AttestationResult
+	broken  *enclave.Refusal // the node's own word, or what appraisal made of its evidence
+	ready   *api.ReadyRequest
+	answer  *roster.Answer
+	denial  *enclave.Refusal // what the node is told
+	blamed  bool             // its failure went through the storm guard
+	judging bool             // its evidence is being appraised
+}
+
+func newStart(p ledger.Plan, seats map[string]*seat) *start {
+	return &start{
+		plan: p, epoch: firstEpoch, made: time.Now(), seats: seats, verdict: enclave.VerdictIncomplete,
+		wake: make(chan struct{}, 1), rostered: make(chan struct{}), decided: make(chan struct{}),
+	}
+}
+
+// poke wakes the watcher; a wake-up that is pending already is enough.
+func (s *start) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// everyone is true when f holds for every seat.
+func (s *start) everyone(f func(*seat) bool) bool {
+	for _, x := range s.seats {
+		if !f(x) {
+			return false
+		}
+	}
+	return true
+}

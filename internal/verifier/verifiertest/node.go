@@ -1,0 +1,137 @@
+package verifiertest
+
+import (
+	"crypto/ed25519"
+	"crypto/hpke"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"net/netip"
+	"strings"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/claim"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/roster"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// Report is what a fake report holds: no signature vouches for it, only the test.
+type Report struct {
+	Data []byte `json:"data"` // REPORT_DATA
+	Chip string `json:"chip"`
+	Fail string `json:"fail"` // name of a check that fails
+	Weak bool   `json:"weak"`
+}
+
+// Appraiser believes a Report, but compares claim and chip as the real one does. Its evidence
+// is simulated, always.
+type Appraiser struct{ Version byte }
+
+// Policy is one digest for every name.
+func (a *Appraiser) Policy(string) (enclave.Digest, error) {
+	return enclave.Digest{31: 1 + a.Version}, nil
+}
+
+// Appraise affirms a Report for this claim, of this chip, without a Fail.
+func (a *Appraiser) Appraise(_ string, e enclave.Evidence, c claim.Claim, chip string) enclave.AttestationResult {
+	r := a.Identify(e, c)
+	if r.ChipID != chip {
+		r.Checks = append(r.Checks, enclave.Check{Name: "chip", Result: enclave.CheckFail, Reason: "another chip"})
+		r.Status = enclave.StatusContraindicated
+	}
+	return r
+}
+
+// Identify affirms a Report for this claim without a Fail.
+func (a *Appraiser) Identify(e enclave.Evidence, c claim.Claim) enclave.AttestationResult {
+	var r Report
+	out := enclave.AttestationResult{Node: c.Node, Status: enclave.StatusContraindicated, Simulated: true}
+	fail := func(name, reason string) enclave.AttestationResult {
+		out.Checks = append(out.Checks, enclave.Check{Name: name, Result: enclave.CheckFail, Reason: reason})
+		return out
+	}
+	if err := json.Unmarshal(e.Report, &r); err != nil {
+		return fail("parse", "not a report")
+	}
+	out.ChipID, out.Weak = r.Chip, r.Weak
+	data, err := c.ReportData()
+	if err != nil || string(data[:]) != string(r.Data) {
+		return fail("report_data", "made for another question")
+	}
+	if r.Fail != "" {
+		return fail(r.Fail, "as the test wants it")
+	}
+	out.Status = enclave.StatusAffirming
+	out.Checks = []enclave.Check{{Name: "report_data", Result: enclave.CheckPass}}
+	return out
+}
+
+// Node is a node that speaks the protocol, with fresh keys for each job.
+type Node struct {
+	Name     string
+	Address  netip.Addr
+	Chip     string
+	Verifier ed25519.PublicKey
+	Fail     string // a check that its evidence shall fail
+	Weak     bool
+
+	Keys    enclave.NodeKeys
+	Signing ed25519.PrivateKey
+	Sealing hpke.PrivateKey
+}
+
+// ChipOf is the chip of a fake node.
+func ChipOf(name string) string {
+	d := sha256.Sum256([]byte(name))
+	return strings.Repeat(enclave.Digest(d).String(), 2)
+}
+
+// NewNode makes a node and its keys.
+func NewNode(name string, address netip.Addr, verifier ed25519.PublicKey) (*Node, error) {
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	sealing, err := hpke.MLKEM768X25519().GenerateKey()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{Name: name, Address: address, Chip: ChipOf(name), Verifier: verifier, Signing: key, Sealing: sealing}
+	n.Keys = enclave.NodeKeys{Ed25519: enclave.PublicKey(pub), HPKE: sealing.PublicKey().Bytes()}
+	_, _ = rand.Read(n.Keys.WireGuard[:]) // never fails
+	return n, nil
+}
+
+// Announce makes the announcement for a nonce, as an honest node does.
+func (n *Node) Announce(job enclave.JobKey, purpose claim.Purpose, a api.NonceAnswer) (api.Announcement, error) {
+	out := api.Announcement{
+		Job: job, Node: n.Name, Epoch: a.Epoch, Purpose: purpose, Nonce: a.Nonce, Keys: n.Keys,
+		Addresses: []netip.Addr{n.Address}, Endpoint: netip.AddrPortFrom(n.Address, 51820),
+	}
+	c := api.JobClaim(job, a.HetOffset, sha256.Sum256(n.Verifier), a.Policy, &out)
+	var err error
+	if out.Evidence, err = n.Evidence(c); err != nil {
+		return out, err
+	}
+	return out, n.Resign(&out)
+}
+
+// Evidence is a fake report for a claim.
+func (n *Node) Evidence(c claim.Claim) (enclave.Evidence, error) {
+	data, err := c.ReportData()
+	if err != nil {
+		return enclave.Evidence{}, err
+	}
+	b, err := json.Marshal(Report{Data: data[:], Chip: n.Chip, Fail: n.Fail, Weak: n.Weak})
+	return enclave.Evidence{Report: b, Provider: "fake"}, err
+}
+
+// Resign signs an announcement that a test has changed.
+func (n *Node) Resign(a *api.Announcement) error {
+	return a.Sign(func(m []byte) ([]byte, error) { return ed25519.Sign(n.Signing, m), nil })
+}
+
+// Expect is what the node checks a roster's answer against.
+func (n *Node) Expect(job enclave.JobKey, nonce enclave.Nonce) roster.Expectation {
+	return roster.Expectation{Verifier: n.Verifier, Key: job, Node: n.Name, Nonce: nonce, Keys: n.Keys, HPKE: n.Sealing}
+}
