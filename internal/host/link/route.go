@@ -1,0 +1,167 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
+)
+
+// again repeats a dump that the kernel says was cut short by a change in the meantime.
+func again[T any](dump func() ([]T, error)) ([]T, error) {
+	const tries = 5
+	var out []T
+	var err error
+	for range tries {
+		if out, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return out, err
+		}
+	}
+	return nil, err
+}
+
+func single(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
+}
+
+// Routes implements mesh.Routes.
+func (Kernel) Routes(ctx context.Context, table uint32) ([]mesh.Route, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var out []mesh.Route
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		list, err := again(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(family, &netlink.Route{Table: int(table)}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list routes of table %d: %w", table, err)
+		}
+		for _, r := range list {
+			route := mesh.Route{Table: table}
+			if r.Dst != nil {
+				route.To, _ = netip.AddrFromSlice(r.Dst.IP)
+			}
+			route.Source, _ = netip.AddrFromSlice(r.Src)
+			route.To, route.Source = route.To.Unmap(), route.Source.Unmap()
+			if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
+				route.Device = l.Attrs().Name
+			}
+			out = append(out, route)
+		}
+	}
+	return out, nil
+}
+
+// AddRoute implements mesh.Routes.
+func (Kernel) AddRoute(ctx context.Context, r mesh.Route) error {
+	route, err := native(ctx, r)
+	if err != nil {
+		return err
+	}
+	return netlink.RouteAdd(route)
+}
+
+// DeleteRoute implements mesh.Routes.
+func (Kernel) DeleteRoute(ctx context.Context, r mesh.Route) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// Without the device: it may be gone, and the address is one in the job's own table.
+	err := netlink.RouteDel(&netlink.Route{Table: int(r.Table), Dst: single(r.To)})
+	if errors.Is(err, unix.ESRCH) {
+		return nil // it went with its device
+	}
+	return err
+}
+
+func native(ctx context.Context, r mesh.Route) (*netlink.Route, error) {
+	l, err := find(ctx, r.Device)
+	if err != nil {
+		return nil, err
+	}
+	if l == nil {
+		return nil, fmt.Errorf("no interface %s", r.Device)
+	}
+	out := &netlink.Route{
+		Table: int(r.Table), LinkIndex: l.Attrs().Index, Dst: single(r.To), Src: r.Source.AsSlice(),
+		Protocol: unix.RTPROT_STATIC,
+	}
+	if r.To.Is4() {
+		out.Scope = netlink.SCOPE_LINK
+	}
+	return out, nil
+}
+
+// Rules implements mesh.Rules. Rules of the site's that use what we do not know come out with
+// the parts that we do; the mesh takes only those with the job's mark for its own.
+func (Kernel) Rules(ctx context.Context) ([]mesh.Rule, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var out []mesh.Rule
+	for native, family := range map[int]mesh.Family{netlink.FAMILY_V4: mesh.IPv4, netlink.FAMILY_V6: mesh.IPv6} {
+		list, err := again(func() ([]netlink.Rule, error) { return netlink.RuleList(native) })
+		if err != nil {
+			return nil, fmt.Errorf("list rules: %w", err)
+		}
+		for _, r := range list {
+			out = append(out, fromKernel(family, r))
+		}
+	}
+	return out, nil
+}
+
+func fromKernel(family mesh.Family, r netlink.Rule) mesh.Rule {
+	out := mesh.Rule{Family: family, Priority: r.Priority, Mark: r.Mark, Table: uint32(r.Table)} //nolint:gosec // the kernel's u32
+	if r.Mask != nil {
+		out.Mask = *r.Mask
+	}
+	if r.UIDRange != nil {
+		out.UIDs = enclave.UIDRange{Start: r.UIDRange.Start, Count: r.UIDRange.End - r.UIDRange.Start + 1}
+	}
+	if r.Dport != nil && r.IPProto == unix.IPPROTO_TCP && r.Dport.Start == r.Dport.End {
+		out.TCPPort = r.Dport.Start
+	}
+	return out
+}
+
+func toKernel(r mesh.Rule) *netlink.Rule {
+	out := netlink.NewRule()
+	out.Family = netlink.FAMILY_V4
+	if r.Family == mesh.IPv6 {
+		out.Family = netlink.FAMILY_V6
+	}
+	out.Priority, out.Mark, out.Mask, out.Table = r.Priority, r.Mark, &r.Mask, int(r.Table)
+	if r.UIDs.Count != 0 {
+		out.UIDRange = netlink.NewRuleUIDRange(r.UIDs.Start, r.UIDs.Last())
+	}
+	if r.TCPPort != 0 {
+		out.IPProto = unix.IPPROTO_TCP
+		out.Dport = netlink.NewRulePortRange(r.TCPPort, r.TCPPort)
+	}
+	return out
+}
+
+// AddRule implements mesh.Rules.
+func (Kernel) AddRule(ctx context.Context, r mesh.Rule) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return netlink.RuleAdd(toKernel(r))
+}
+
+// DeleteRule implements mesh.Rules.
+func (Kernel) DeleteRule(ctx context.Context, r mesh.Rule) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return netlink.RuleDel(toKernel(r))
+}

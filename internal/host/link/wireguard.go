@@ -1,0 +1,93 @@
+package link
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"golang.zx2c4.com/wireguard/wgctrl"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
+)
+
+// controlDirectory holds the control sockets of userspace WireGuard: wgctrl and wireguard-go
+// know no other place.
+const controlDirectory = "/var/run/wireguard"
+
+// Configure implements mesh.WireGuard, over genetlink for the kernel's devices and over the
+// control socket for the keeper's.
+func (Kernel) Configure(ctx context.Context, device string, t mesh.Tunnel) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c, err := wgctrl.New()
+	if err != nil {
+		return fmt.Errorf("open WireGuard control: %w", err)
+	}
+	defer func() { _ = c.Close() }()
+	key := wgtypes.Key(t.PrivateKey.Bytes())
+	port, mark := int(t.ListenPort), int(t.FwMark)
+	peers := make([]wgtypes.PeerConfig, 0, len(t.Peers))
+	for _, p := range t.Peers {
+		psk := wgtypes.Key(p.PSK.Bytes())
+		pc := wgtypes.PeerConfig{
+			PublicKey: wgtypes.Key(p.Key), PresharedKey: &psk,
+			Endpoint: net.UDPAddrFromAddrPort(p.Endpoint), ReplaceAllowedIPs: true,
+		}
+		for _, a := range p.Addresses {
+			pc.AllowedIPs = append(pc.AllowedIPs, *single(a))
+		}
+		peers = append(peers, pc)
+	}
+	defer func() {
+		clear(key[:])
+		for i := range peers {
+			clear(peers[i].PresharedKey[:])
+		}
+	}()
+	err = c.ConfigureDevice(device, wgtypes.Config{
+		PrivateKey: &key, ListenPort: &port, FirewallMark: &mark, ReplacePeers: true, Peers: peers,
+	})
+	if err != nil {
+		return fmt.Errorf("configure WireGuard device %s: %w", device, err)
+	}
+	return nil
+}
+
+// State implements mesh.WireGuard.
+func (Kernel) State(ctx context.Context, device string) (mesh.State, error) {
+	if err := ctx.Err(); err != nil {
+		return mesh.State{}, err
+	}
+	c, err := wgctrl.New()
+	if err != nil {
+		return mesh.State{}, fmt.Errorf("open WireGuard control: %w", err)
+	}
+	defer func() { _ = c.Close() }()
+	d, err := c.Device(device)
+	if err != nil {
+		return mesh.State{}, fmt.Errorf("read WireGuard device %s: %w", device, err)
+	}
+	defer clear(d.PrivateKey[:])
+	s := mesh.State{Key: enclave.PublicKey(d.PublicKey), ListenPort: uint16(d.ListenPort), FwMark: uint32(d.FirewallMark)} //nolint:gosec // a port; the kernel's u32
+	for _, p := range d.Peers {
+		ps := mesh.PeerState{
+			Key: enclave.PublicKey(p.PublicKey), PSK: enclave.NewSecret(p.PresharedKey[:]),
+			Received: p.ReceiveBytes, Sent: p.TransmitBytes, Handshake: p.LastHandshakeTime,
+		}
+		if p.Endpoint != nil {
+			e := p.Endpoint.AddrPort()
+			ps.Endpoint = netip.AddrPortFrom(e.Addr().Unmap(), e.Port())
+		}
+		for _, a := range p.AllowedIPs {
+			addr, _ := netip.AddrFromSlice(a.IP)
+			ones, _ := a.Mask.Size()
+			ps.Allowed = append(ps.Allowed, netip.PrefixFrom(addr.Unmap(), ones))
+		}
+		s.Peers = append(s.Peers, ps)
+	}
+	return s, nil
+}
