@@ -5,7 +5,8 @@
  * options.c   --enclave[=TENANT]
  * route.c     submit clients only: the submit library, loaded when it is needed
  * gate.c      slurmstepd only: may this job's tasks start on this node?
- * gofile.c    the gate files: opening beneath a directory, parsing; no Slurm in it
+ * gatedir.c   the gate files, opened beneath their directory; no Slurm in it
+ * gofile.c    the gate files, parsed; no Slurm and no file in it
  * env.c       slurmstepd only: the job's environment
  */
 #ifndef ENCLAVE_H
@@ -68,6 +69,8 @@ struct enclave_why {
 /* gofile.c */
 int enclave_go_parse(const char *text, size_t len, struct enclave_go *go);
 int enclave_deny_parse(const char *text, size_t len, struct enclave_deny *deny);
+
+/* gatedir.c */
 int enclave_gate_directory(void);
 ssize_t enclave_gate_read(int directory, const char *name, char *buf, size_t size);
 

@@ -102,7 +102,7 @@ func checkTenant(t enclave.Tenant) error {
 		return err
 	}
 	if !validSubtree(t.Subtree) {
-		return fmt.Errorf("subtree %q: want a clean relative path without ..", t.Subtree)
+		return fmt.Errorf("subtree %q: not a clean path below the file system's root", t.Subtree)
 	}
 	if !ValidName(t.Policy) {
 		return fmt.Errorf("policy %q is not a policy's name", t.Policy)

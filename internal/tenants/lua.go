@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // RenderLua writes the table as etc/enclave.lua reads it: comment lines, then one
@@ -39,9 +40,9 @@ func (t *Table) RenderLua() []byte {
 
 // luaList is { "a", "b" }. Go's quoting is Lua's for the names that Load accepts.
 func luaList(names []string) string {
-	s := "{ "
+	var b strings.Builder
 	for _, n := range names {
-		s += fmt.Sprintf("%q, ", n)
+		fmt.Fprintf(&b, "%q, ", n)
 	}
-	return s + "}"
+	return "{ " + b.String() + "}"
 }

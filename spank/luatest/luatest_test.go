@@ -1,6 +1,7 @@
 package luatest_test
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,10 +17,9 @@ import (
 var interpreters = []string{"lua5.1", "luajit", "lua5.3", "lua5.4"}
 
 func TestEnclaveLua(t *testing.T) {
-	f, err := os.Open("../../internal/tenants/testdata/tenants.yaml")
+	yaml, err := os.ReadFile("../../internal/tenants/testdata/tenants.yaml")
 	require.NoError(t, err)
-	defer f.Close()
-	table, err := tenants.Load(f)
+	table, err := tenants.Load(bytes.NewReader(yaml))
 	require.NoError(t, err)
 	// Opened here so that go test's cache knows of them.
 	for _, script := range []string{"enclave_test.lua", "../../etc/enclave.lua"} {

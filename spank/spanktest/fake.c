@@ -112,9 +112,13 @@ int fake_option_call(const char *arg, int remote)
 
 int fake_init(const char *arg0, const char *arg1)
 {
-	char *av[] = { (char *)(uintptr_t)arg0, (char *)(uintptr_t)arg1 };
+	/* As under Slurm, the words outlive the call, since the plugin keeps pointers to them. */
+	static char words[2][4096];
+	char *av[] = { words[0], words[1] };
 
-	return slurm_spank_init((spank_t)&fake, (arg0 ? 1 : 0) + (arg1 ? 1 : 0), av);
+	(void)snprintf(words[0], sizeof(words[0]), "%s", arg0);
+	(void)snprintf(words[1], sizeof(words[1]), "%s", arg1);
+	return slurm_spank_init((spank_t)&fake, (arg0[0] ? 1 : 0) + (arg1[0] ? 1 : 0), av);
 }
 
 int fake_post_opt(void)

@@ -31,11 +31,11 @@ func build(t *testing.T, names ...string) string {
 func TestObject(t *testing.T) {
 	f, err := elf.Open(filepath.Join(build(t, "enclave.so"), "enclave.so"))
 	require.NoError(t, err)
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 
 	t.Run("it needs libc and nothing else", func(t *testing.T) {
-		needed, err := f.ImportedLibraries()
-		require.NoError(t, err)
+		needed, importErr := f.ImportedLibraries()
+		require.NoError(t, importErr)
 		assert.Equal(t, []string{"libc.so.6"}, needed)
 	})
 	symbols, err := f.DynamicSymbols()

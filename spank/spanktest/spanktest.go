@@ -86,11 +86,13 @@ func (h Host) Step(between func()) Outcome {
 
 // Init calls slurm_spank_init with up to two words of plugstack.conf.
 func Init(args ...string) int {
-	var av [2]*C.char
-	for i, a := range args {
-		av[i] = C.CString(a) // kept: the plugin keeps its arguments, as under Slurm
-	}
-	return int(C.fake_init(av[0], av[1]))
+	var words [2]string
+	copy(words[:], args)
+	rc := 0
+	withString(words[0], func(first *C.char) {
+		withString(words[1], func(second *C.char) { rc = int(C.fake_init(first, second)) })
+	})
+	return rc
 }
 
 // PostOpt calls slurm_spank_init_post_opt.

@@ -76,7 +76,7 @@ func table(path string) *tenants.Table {
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	t, err := tenants.Load(f)
 	if err != nil {
 		return nil

@@ -1,0 +1,1 @@
+../gatedir.c
