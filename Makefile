@@ -39,7 +39,7 @@ $(BIN)/enclave.so: $(SPANK_C) $(SPANK_H) spank/enclave.map VERSION
 	$(CC) $(CWARN) $(CHARDEN) -DENCLAVE_VERSION='"$(VERSION)"' -shared -o $@ $(SPANK_C) \
 		-Wl,--version-script=spank/enclave.map -Wl,-z,relro,-z,now,-z,noexecstack
 
-$(BIN)/libenclave-submit.so: $(wildcard spank/submit/*.go) $(GO_SOURCES)
+$(BIN)/libenclave-submit.so: $(wildcard spank/submit/*.go spank/submit/route/*.go) spank/abi.h $(GO_SOURCES)
 	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags '$(LDFLAGS)' -o $@ ./spank/submit
 	@rm -f $(BIN)/libenclave-submit.h
 
