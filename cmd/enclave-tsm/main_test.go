@@ -34,9 +34,9 @@ func TestServesUntilItIsToldToEnd(t *testing.T) {
 	}()
 	attester := attest.New(mount)
 	require.Eventually(t, func() bool {
-		ev, err := attester.Evidence(t.Context(), [64]byte{5})
+		ev, errEvidence := attester.Evidence(t.Context(), [64]byte{5})
 		id := attesttest.ChipID("n7")
-		return err == nil && bytes.Equal(ev.Report[0x1a0:0x1e0], id[:])
+		return errEvidence == nil && bytes.Equal(ev.Report[0x1a0:0x1e0], id[:])
 	}, 10*time.Second, 20*time.Millisecond)
 	require.NoError(t, os.WriteFile(faults, []byte(`{"no_report":true}`), 0o600))
 	_, err = attester.Evidence(t.Context(), [64]byte{5})

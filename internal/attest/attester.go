@@ -114,8 +114,10 @@ func classify(ctx context.Context, err error) error {
 	if _, ok := enclave.AsRefusal(err); ok {
 		return err
 	}
-	r := &enclave.Refusal{Code: CodeNoReport, Fault: enclave.FaultNode, Check: "attester", Reason: "no report: " + err.Error(),
-		Fix: "look for sev-guest in the kernel log of this node"}
+	r := &enclave.Refusal{
+		Code: CodeNoReport, Fault: enclave.FaultNode, Check: "attester", Reason: "no report: " + err.Error(),
+		Fix: "look for sev-guest in the kernel log of this node",
+	}
 	var path *fs.PathError
 	switch {
 	case errors.Is(err, errNoRoot):

@@ -79,7 +79,7 @@ func TestKeysDoNotPrint(t *testing.T) {
 				part := s.Bytes()[i : i+32]
 				assert.NotContains(t, out, hex.EncodeToString(part[:4]))
 				assert.NotContains(t, out, base64.StdEncoding.EncodeToString(part)[:8])
-				assert.NotContains(t, out, strings.Trim(fmt.Sprint(part[:4]), "[]"))
+				assert.NotContains(t, out, strings.Trim(fmt.Sprintf("%d", part[:4]), "[]"))
 			}
 		}
 	}

@@ -115,9 +115,9 @@ func (f verifyFlags) run(out io.Writer) error {
 	}
 	var chain snp.Chain
 	if f.cert != "" {
-		b, err := readFile(f.cert)
-		if err != nil {
-			return err
+		b, errCert := readFile(f.cert)
+		if errCert != nil {
+			return errCert
 		}
 		chain, _ = snp.ParseCertificates(b) // Verify names what is wrong with it
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -55,7 +54,7 @@ func run(t *testing.T, store string, args ...string) (string, int, error) {
 		return out.String(), 0, nil
 	}
 	var exit *cli.ExitError
-	require.True(t, errors.As(err, &exit), "%v", err)
+	require.ErrorAs(t, err, &exit)
 	return out.String(), exit.Code, err
 }
 
@@ -189,8 +188,8 @@ func TestShow(t *testing.T) {
 	assert.Equal(t, attesttest.ChipID("n1").String(), got["chip_id"])
 
 	for name, want := range map[string]int{"empty": 6, "short": 6, "long": 6, "version6": 6, "nothing": 1} {
-		_, code, err := run(t, "", "show", f(name))
-		assert.Equal(t, want, code, "%s: %v", name, err)
+		_, status, err := run(t, "", "show", f(name))
+		assert.Equal(t, want, status, "%s: %v", name, err)
 	}
 	_, code, _ = run(t, "", "show")
 	assert.Equal(t, 2, code)

@@ -8,7 +8,7 @@ package cli
 // The exit statuses of all commands.
 const (
 	ExitOK      = 0
-	ExitFailure  = 1 // any other error, a file that can't be opened among them
+	ExitFailure = 1 // any other error, a file that can't be opened among them
 	ExitUsage   = 2
 	ExitBelow   = 3 // below policy
 	ExitUnknown = 4 // can't be determined

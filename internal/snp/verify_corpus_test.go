@@ -36,7 +36,7 @@ func table(t *testing.T, path string) [][]string {
 	t.Helper()
 	f, err := os.Open(path)
 	require.NoError(t, err)
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	r := csv.NewReader(f)
 	r.Comma, r.FieldsPerRecord, r.LazyQuotes = '\t', -1, true
 	lines, err := r.ReadAll()
@@ -52,18 +52,18 @@ func amd(t *testing.T) snp.Roots {
 	return roots
 }
 
-// oracle is go-sev-guest's own verdict; ok is false where it can't judge (attestation.md, 0).
-func oracle(report, cert []byte, product string, at time.Time) (verdict error, ok bool) {
+// oracle is go-sev-guest's own verdict; judged is false where it can't judge (attestation.md, 0).
+func oracle(report, cert []byte, product string, at time.Time) (judged bool, verdict error) {
 	if product != "milan" && product != "genoa" || len(report) != snp.ReportSize {
-		return nil, false
+		return false, nil
 	}
 	p, err := abi.ReportToProto(report)
 	if err != nil {
-		return err, true
+		return true, err
 	}
 	opt := verify.DefaultOptions()
 	opt.DisableCertFetching, opt.Now = true, at
-	return verify.SnpAttestation(&pb.Attestation{Report: p, CertificateChain: &pb.CertificateChain{VcekCert: cert}}, opt), true
+	return true, verify.SnpAttestation(&pb.Attestation{Report: p, CertificateChain: &pb.CertificateChain{VcekCert: cert}}, opt)
 }
 
 func TestCorpusOfRealReports(t *testing.T) {
@@ -107,7 +107,7 @@ func TestCorpusOfRealReports(t *testing.T) {
 					assert.Equal(t, enclave.CheckPass, c.Result, "%s: %s", c.Name, c.Reason)
 				}
 			}
-			if verdict, ok := oracle(report, cert, product, at); ok && signer == "VCEK" {
+			if judged, verdict := oracle(report, cert, product, at); judged && signer == "VCEK" {
 				assert.NoError(t, verdict, "the library alone accepts it too")
 			}
 		})
@@ -134,7 +134,7 @@ func TestCorpusOfChangedReports(t *testing.T) {
 				require.NotEmpty(t, firstFailed(res).Reason)
 			}
 			product, _, _ := strings.Cut(name, "-")
-			if verdict, ok := oracle(report, cert, product, corpusNow()); ok {
+			if judged, verdict := oracle(report, cert, product, corpusNow()); judged {
 				assert.Equal(t, verdict == nil, res.Genuine, "the library alone says %v", verdict)
 			}
 		})

@@ -153,9 +153,9 @@ func TestJoinedRootsKeepTheSimulatedMark(t *testing.T) {
 		assert.True(t, res.Genuine, "%v", res.Checks)
 		assert.True(t, res.Simulated)
 
-		real, err := snp.ParseCertificates(testdata.VcekBytes)
+		hardware, err := snp.ParseCertificates(testdata.VcekBytes)
 		require.NoError(t, err)
-		res = snp.Verify(testdata.AttestationBytes[:snp.ReportSize], real, snp.Options{Roots: joined, At: opt.At})
+		res = snp.Verify(testdata.AttestationBytes[:snp.ReportSize], hardware, snp.Options{Roots: joined, At: opt.At})
 		assert.True(t, res.Genuine, "%v", res.Checks)
 		assert.False(t, res.Simulated, "AMD's own report is real, whoever else is trusted")
 		assert.True(t, res.Debug, "and its guest may be debugged: appraisal refuses it")

@@ -114,8 +114,7 @@ func (f *tsmFile) Setattr(ctx context.Context, h fs.FileHandle, _ *fuse.SetAttrI
 func trim(b []byte) string { return strings.TrimSpace(string(b)) }
 
 func errnoOf(err error) syscall.Errno {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}
 	return syscall.EIO

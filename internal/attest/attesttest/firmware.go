@@ -96,11 +96,11 @@ func (w *Firmware) chip(f Faults) (*Chip, error) {
 	return w.derive("old tcb "+node, func() (*Chip, error) { return chip.At(OldTCB()) })
 }
 
-func (w *Firmware) derive(name string, make func() (*Chip, error)) (*Chip, error) {
+func (w *Firmware) derive(name string, build func() (*Chip, error)) (*Chip, error) {
 	if c := w.derived[name]; c != nil {
 		return c, nil
 	}
-	c, err := make()
+	c, err := build()
 	if err != nil {
 		return nil, fmt.Errorf("make chip for a fault: %w", err)
 	}

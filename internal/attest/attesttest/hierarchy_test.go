@@ -22,8 +22,8 @@ func TestHierarchyIsKept(t *testing.T) {
 	made, err := attesttest.NewHierarchy(dir, attesttest.SmallKeys())
 	require.NoError(t, err)
 	for range 2 {
-		again, err := attesttest.NewHierarchy(dir, attesttest.SmallKeys())
-		require.NoError(t, err)
+		again, errAgain := attesttest.NewHierarchy(dir, attesttest.SmallKeys())
+		require.NoError(t, errAgain)
 		assert.Equal(t, made.Roots(), again.Roots())
 	}
 	roots, err := os.ReadFile(filepath.Join(dir, "roots.pem"))
