@@ -64,10 +64,8 @@ func (n Node) Drained() bool {
 }
 
 // CLI is the driver on Slurm's commands: it works with every version.
-type CLI struct {
-	run     Runner
-	cluster string
-}
+type CLI struct{ run Runner }
 
-// NewCLI makes the driver for the cluster of this machine's slurm.conf.
-func NewCLI(run Runner, cluster string) *CLI { return &CLI{run: run, cluster: cluster} }
+// NewCLI makes the driver for the cluster of this machine's slurm.conf: all its commands, also
+// sacctmgr and sacct, mean that one unless they are told another.
+func NewCLI(run Runner) *CLI { return &CLI{run: run} }

@@ -43,7 +43,7 @@ func (s *script) Run(_ context.Context, program string, args ...string) ([]byte,
 
 func said(answers ...answer) (*slurm.CLI, *script) {
 	s := &script{answers: answers}
-	return slurm.NewCLI(s, "lab"), s
+	return slurm.NewCLI(s), s
 }
 
 // Lines as squeue 22.05.8 printed them.
@@ -209,7 +209,7 @@ func TestActs(t *testing.T) {
 		{"text while the job lives", func(ctx context.Context, c *slurm.CLI) error { return c.SetAdminComment(ctx, 4, evil) },
 			fmt.Sprintf(`scontrol ["update" "JobId=4" %q]`, "AdminComment="+evil)},
 		{"text in accounting", func(ctx context.Context, c *slurm.CLI) error { return c.SetStoredComment(ctx, 4, slurm.Stored(evil)) },
-			fmt.Sprintf(`sacctmgr ["-i" "-Q" "modify" "job" "where" "jobid=4" "cluster=lab" "set" %q]`, "AdminComment="+slurm.Stored(evil))},
+			fmt.Sprintf(`sacctmgr ["-i" "-Q" "modify" "job" "where" "jobid=4" "set" %q]`, "AdminComment="+slurm.Stored(evil))},
 	} {
 		t.Run(c.name+" is one command with fixed arguments", func(t *testing.T) {
 			t.Parallel()

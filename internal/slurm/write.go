@@ -66,7 +66,7 @@ func (c *CLI) SetStoredComment(ctx context.Context, id uint32, text string) erro
 	if Stored(text) != text {
 		return fmt.Errorf("%s: %w", what, ErrLossy)
 	}
-	return c.tell(ctx, what, "sacctmgr", "-i", "-Q", "modify", "job", "where", "jobid="+decimal(id), "cluster="+c.cluster,
+	return c.tell(ctx, what, "sacctmgr", "-i", "-Q", "modify", "job", "where", "jobid="+decimal(id),
 		"set", "AdminComment="+text)
 }
 

@@ -19,9 +19,6 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
 )
 
-// MaxRestarts is how often a job is put back while enclaved is away and nobody counts better.
-const MaxRestarts = 3
-
 // Queue is what of Slurm is needed.
 type Queue interface {
 	Job(ctx context.Context, id uint32) (slurm.Job, error)
@@ -36,6 +33,7 @@ type Facts struct {
 	Requeue bool   // the user allows it
 	Start   uint32 // the start that is over
 	Latest  uint32 // the start that Slurm is at
+	Most    uint32 // how often the site puts a job back
 }
 
 // Outcome is the decision and its reason in words.
@@ -59,7 +57,7 @@ func Decide(f Facts) Outcome {
 		return Outcome{Why: "interactive jobs cannot be requeued"}
 	case !f.Requeue:
 		return Outcome{Why: "it was submitted with --no-requeue"}
-	case f.Start >= MaxRestarts:
+	case f.Start >= f.Most:
 		return Outcome{Why: fmt.Sprintf("%s: it was put back %d times", CodeRestarts, f.Start)}
 	}
 	return Outcome{Requeue: true, Why: "no rank was let in and nobody is at fault"}
@@ -69,13 +67,13 @@ func Decide(f Facts) Outcome {
 const CodeRestarts enclave.Code = "E520"
 
 // Settle gathers the facts, decides, and requeues. state is enclaved's directory
-// (/var/lib/slurm-enclave).
-func Settle(ctx context.Context, q Queue, state string, k enclave.JobKey, exit job.Exit) (Outcome, error) {
+// (controller.state), most its controller.max_restarts.
+func Settle(ctx context.Context, q Queue, state string, most uint32, k enclave.JobKey, exit job.Exit) (Outcome, error) {
 	went, err := Went(state, k)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("settle job %s: %w", k, err)
 	}
-	f := Facts{Went: went, Exit: exit, Start: k.Restart}
+	f := Facts{Went: went, Exit: exit, Start: k.Restart, Most: most}
 	if went {
 		return Decide(f), nil
 	}

@@ -63,7 +63,7 @@ func TestSettle(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			q := &queue{job: c.job}
-			o, err := settle.Settle(t.Context(), q, t.TempDir(), key(c.start), c.exit)
+			o, err := settle.Settle(t.Context(), q, t.TempDir(), 3, key(c.start), c.exit)
 			require.NoError(t, err)
 			assert.Equal(t, c.want, q.String())
 			assert.Equal(t, o.Requeue, q.job.Restarts != c.job.Restarts)
@@ -76,10 +76,10 @@ func TestSettle(t *testing.T) {
 		require.NoError(t, os.Mkdir(filepath.Join(state, "go"), 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(state, "go", "7.0"), nil, 0o400))
 		q := &queue{job: batch}
-		o, err := settle.Settle(t.Context(), q, state, key(0), refused)
+		o, err := settle.Settle(t.Context(), q, state, 3, key(0), refused)
 		require.NoError(t, err)
 		assert.False(t, o.Requeue)
-		o, err = settle.Settle(t.Context(), q, state, key(1), refused)
+		o, err = settle.Settle(t.Context(), q, state, 3, key(1), refused)
 		require.NoError(t, err)
 		assert.Equal(t, "it is back in the queue already", o.Why, "the go file of one start does not count for another")
 	})
@@ -88,19 +88,19 @@ func TestSettle(t *testing.T) {
 		state := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(state, "go"), nil, 0o400))
 		q := &queue{job: batch}
-		_, err := settle.Settle(t.Context(), q, state, key(0), refused)
+		_, err := settle.Settle(t.Context(), q, state, 3, key(0), refused)
 		require.Error(t, err)
 		assert.Equal(t, "COMPLETING restarts 0", q.String())
 	})
 	t.Run("a job that Slurm forgot is over", func(t *testing.T) {
 		t.Parallel()
-		o, err := settle.Settle(t.Context(), &queue{err: slurm.ErrNoJob}, t.TempDir(), key(0), refused)
+		o, err := settle.Settle(t.Context(), &queue{err: slurm.ErrNoJob}, t.TempDir(), 3, key(0), refused)
 		require.NoError(t, err)
 		assert.False(t, o.Requeue)
 	})
 	t.Run("a controller that does not answer is an error", func(t *testing.T) {
 		t.Parallel()
-		_, err := settle.Settle(t.Context(), &queue{err: errors.New("away")}, t.TempDir(), key(0), refused)
+		_, err := settle.Settle(t.Context(), &queue{err: errors.New("away")}, t.TempDir(), 3, key(0), refused)
 		require.Error(t, err)
 	})
 }
