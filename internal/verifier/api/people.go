@@ -112,3 +112,7 @@ type Alarm struct {
 	Reason string       `json:"reason"`
 	At     time.Time    `json:"at"`
 }
+
+// Question is what a person's munge credential is made for: method and request URI. A
+// credential that was caught on the way can't ask anything else.
+func Question(method, uri string) string { return "slurm-enclave/people/v1 " + method + " " + uri }

@@ -1,0 +1,243 @@
+// Package client calls the verifier: for prolog, epilog and keeper as a node, for people with a
+// munge credential, for the controller and its admins over the Unix socket.
+//
+// It believes one key, by its pinned digest, and no clock, name or root of the system's. A
+// verifier that can't be reached is a service refusal: nobody's fault, no node drains.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/roster"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/pki"
+)
+
+// Times of a call. The context may end it sooner.
+const (
+	dialTimeout  = 3 * time.Second
+	firstPause   = 100 * time.Millisecond
+	longestPause = 2 * time.Second
+	longestCall  = 150 * time.Second
+	maxAnswer    = 16 << 20
+)
+
+// Options say whom to call and as whom.
+type Options struct {
+	Address  string         // host:port of verifier.address
+	Pin      enclave.Digest // verifier.key
+	Socket   string         // instead of both: the controller's Unix socket
+	Patience time.Duration  // how long a verifier that can't be reached is tried again; 0 is once
+
+	// Certificate is the node's, nil for people and strangers.
+	Certificate *tls.Certificate
+	// Credential makes a munge credential over a payload, nil for nodes.
+	Credential func(ctx context.Context, payload string) (string, error)
+}
+
+// Client calls one verifier. It is safe for concurrent use.
+type Client struct {
+	opt  Options
+	http *http.Client
+	base string
+
+	mu  sync.Mutex
+	key ed25519.PublicKey
+}
+
+// New makes a client; it does not call yet.
+func New(o Options) *Client {
+	c := &Client{opt: o, base: "https://" + o.Address}
+	t := &http.Transport{TLSHandshakeTimeout: dialTimeout, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
+	dialer := &net.Dialer{Timeout: dialTimeout}
+	if o.Socket != "" {
+		c.base = "http://enclaved"
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", o.Socket)
+		}
+	} else {
+		t.DialContext = dialer.DialContext
+		t.TLSClientConfig = c.tls()
+	}
+	c.http = &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return c
+}
+
+func (c *Client) tls() *tls.Config {
+	t := &tls.Config{
+		MinVersion:         tls.VersionTLS13,
+		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection holds the pin instead of names, clocks and the system's roots
+		VerifyConnection:   pki.Pin(c.opt.Pin),
+	}
+	if cert := c.opt.Certificate; cert != nil {
+		// Whatever authorities the server names: there is one certificate, and the key in it is pinned.
+		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	}
+	return t
+}
+
+// Close gives idle connections back.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Key is the verifier's public key, nil before the first call. It is the one that was pinned.
+func (c *Client) Key() ed25519.PublicKey {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.key
+}
+
+// Nonce opens this node's part in a job, or in its renewal.
+func (c *Client) Nonce(ctx context.Context, r api.NonceRequest) (api.NonceAnswer, error) {
+	return post[api.NonceAnswer](ctx, c, api.PathNonce, r)
+}
+
+// Evidence posts the announcement and waits at barrier 1.
+func (c *Client) Evidence(ctx context.Context, a api.Announcement) (roster.Answer, error) {
+	out, err := post[api.EvidenceAnswer](ctx, c, api.PathEvidence, a)
+	return out.Answer, err
+}
+
+// Leaves fetches all peers; check them with roster.CheckPeers.
+func (c *Client) Leaves(ctx context.Context, r api.NodeRequest) ([]enclave.Peer, error) {
+	out, err := post[api.LeavesAnswer](ctx, c, api.PathLeaves, r)
+	return out.Peers, err
+}
+
+// Ready reports that the node is up and waits at barrier 2.
+func (c *Client) Ready(ctx context.Context, r api.ReadyRequest) (api.ReadyAnswer, error) {
+	return post[api.ReadyAnswer](ctx, c, api.PathReady, r)
+}
+
+// Broken reports that the node can't take part, and gives what was decided: the node obeys it.
+func (c *Client) Broken(ctx context.Context, r api.NodeRequest, why enclave.Refusal) (enclave.Refusal, error) {
+	out, err := post[api.BrokenAnswer](ctx, c, api.PathBroken, api.BrokenRequest{NodeRequest: r, Refusal: why})
+	return out.Refusal, err
+}
+
+// Renew posts a renewal's announcement.
+func (c *Client) Renew(ctx context.Context, a api.Announcement) (api.RenewAnswer, error) {
+	return post[api.RenewAnswer](ctx, c, api.PathRenew, a)
+}
+
+// Teardown reports the end of a job on this node.
+func (c *Client) Teardown(ctx context.Context, r api.TeardownRequest) error {
+	_, err := post[api.Empty](ctx, c, api.PathTeardown, r)
+	return err
+}
+
+// Register announces a job from the controller.
+func (c *Client) Register(ctx context.Context, r api.RegisterRequest) (api.RegisterAnswer, error) {
+	return post[api.RegisterAnswer](ctx, c, api.PathRegister, r)
+}
+
+// Settled reports from the controller that a start is over.
+func (c *Client) Settled(ctx context.Context, k enclave.JobKey) (api.Settlement, error) {
+	return post[api.Settlement](ctx, c, api.PathSettled, api.SettledRequest{Job: k})
+}
+
+// post sends a body and reads the answer's.
+func post[A any](ctx context.Context, c *Client, path string, body any) (A, error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		var none A
+		return none, fmt.Errorf("call verifier: %w", err)
+	}
+	return call[A](ctx, c, http.MethodPost, path, b, "")
+}
+
+// call tries until somebody answers, the patience ends, or ctx does. Only a connection that
+// never came about is tried again: what was sent once is not sent twice.
+func call[A any](ctx context.Context, c *Client, method, path string, body []byte, authorization string) (A, error) {
+	var out A
+	ctx, cancel := context.WithTimeout(ctx, longestCall)
+	defer cancel()
+	end := time.Now().Add(c.opt.Patience)
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		err := c.once(ctx, method, path, body, authorization, &out)
+		if _, refused := enclave.AsRefusal(err); err == nil || refused {
+			return out, err
+		}
+		op, dialing := errors.AsType[*net.OpError](err)
+		if !dialing || op.Op != "dial" || !time.Now().Add(pause).Before(end) {
+			return out, c.unreachable(err)
+		}
+		select {
+		case <-ctx.Done():
+			return out, c.unreachable(err)
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (c *Client) unreachable(err error) error {
+	where := c.opt.Address
+	if c.opt.Socket != "" {
+		where = c.opt.Socket
+	}
+	r := enclave.Refuse("E500", enclave.FaultService, "the verifier at %s does not answer: %v", where, err)
+	r.Fix = "is enclaved running there, and is verifier.address reachable?"
+	return r
+}
+
+func (c *Client) once(ctx context.Context, method, path string, body []byte, authorization string, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }() // read to its end, or given up
+	if err = c.remember(res.TLS); err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK {
+		return refusal(res)
+	}
+	return api.Decode(res.Body, maxAnswer, out)
+}
+
+func (c *Client) remember(t *tls.ConnectionState) error {
+	if c.opt.Socket != "" {
+		return nil
+	}
+	key, err := pki.PinnedKey(t)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.key = key
+	return nil
+}
+
+// refusal reads the body of an answer that is none. What has no refusal in it does not come from
+// a verifier of this release.
+func refusal(res *http.Response) error {
+	var e api.ErrorBody
+	b, err := io.ReadAll(io.LimitReader(res.Body, api.MaxBody))
+	if err == nil {
+		err = api.Decode(bytes.NewReader(b), api.MaxBody, &e)
+	}
+	if err != nil || e.Refusal.Code == "" {
+		return enclave.Refuse("E518", enclave.FaultService, "the verifier answered %s and no refusal: is it of this release?", res.Status)
+	}
+	return &e.Refusal
+}

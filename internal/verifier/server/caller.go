@@ -1,0 +1,169 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// asNode lets in whoever holds an enrolled node's key, before anything of the body is read. The
+// certificate is looked up for every call: a revocation counts on open connections, too.
+func asNode[Q, A any](s *Server, f func(ctx context.Context, node string, q Q) (A, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+			s.turnAway(w, r, "no_certificate", http.StatusForbidden, enclave.Refuse("E130", enclave.FaultService, "this call needs a node's certificate"))
+			return
+		}
+		node, err := s.Verifier.Authenticate(r.Context(), r.TLS.PeerCertificates[0].Raw)
+		if err != nil {
+			s.turnAway(w, r, "bad_certificate", http.StatusForbidden, err)
+			return
+		}
+		var q Q
+		if err := decode(w, r, &q); err != nil {
+			s.counters.add("malformed_node_call")
+			refuse(w, http.StatusBadRequest, enclave.Refuse("E129", enclave.FaultService, "%v", err))
+			return
+		}
+		a, err := f(r.Context(), node, q)
+		answer(w, a, err)
+	})
+}
+
+// asStranger serves who can't have a certificate yet. Every call costs one of the source's
+// tokens, whether it is well made or not.
+func asStranger[Q, A any](s *Server, f func(ctx context.Context, from string, q Q) (A, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.gate.allow(source(r)) {
+			s.counters.add("rate_limited")
+			refuse(w, http.StatusTooManyRequests, enclave.Refuse("E131", enclave.FaultService, "too many calls"))
+			return
+		}
+		var q Q
+		if err := decode(w, r, &q); err != nil {
+			s.counters.add("malformed_enrolment")
+			refuse(w, http.StatusBadRequest, enclave.Refuse("E129", enclave.FaultRequest, "%v", err))
+			return
+		}
+		a, err := f(r.Context(), source(r), q)
+		if err != nil {
+			s.counters.add("refused_enrolment")
+		}
+		answer(w, a, err)
+	})
+}
+
+// asPerson serves people with a munge credential that was made for this very question.
+func (s *Server) asPerson(f func(r *http.Request, who verifier.Viewer) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, err := s.viewer(r)
+		if err != nil {
+			s.turnAway(w, r, "bad_credential", http.StatusForbidden, enclave.Refuse("E133", enclave.FaultRequest, "credential refused: %v", err))
+			return
+		}
+		a, err := f(r, who)
+		answer(w, a, err)
+	})
+}
+
+var errNoCredential = errors.New("there is none")
+
+func (s *Server) viewer(r *http.Request) (verifier.Viewer, error) {
+	credential, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Munge ")
+	if !ok {
+		return verifier.Viewer{}, errNoCredential
+	}
+	uid, payload, err := s.Credentials.Decode(r.Context(), credential)
+	if err != nil {
+		return verifier.Viewer{}, err
+	}
+	if payload != api.Question(r.Method, r.URL.RequestURI()) {
+		return verifier.Viewer{}, errors.New("it was made for another question")
+	}
+	operator := uid == 0 || uid == s.SlurmUID
+	if !operator {
+		if operator, err = s.Operators.IsOperator(r.Context(), uid); err != nil {
+			operator = false // Slurm is away: people still see their own
+		}
+	}
+	return verifier.Viewer{UID: uid, Operator: operator}, nil
+}
+
+func (s *Server) report(r *http.Request, who verifier.Viewer) (any, error) {
+	bad := enclave.Refuse("E129", enclave.FaultRequest, "want job=N and perhaps restart=N")
+	q := r.URL.Query()
+	job, err := strconv.ParseUint(q.Get("job"), 10, 32)
+	if err != nil {
+		return nil, bad
+	}
+	if !q.Has("restart") {
+		return s.Verifier.Report(r.Context(), who, uint32(job), nil)
+	}
+	n, err := strconv.ParseUint(q.Get("restart"), 10, 32)
+	if err != nil {
+		return nil, bad
+	}
+	restart := uint32(n)
+	return s.Verifier.Report(r.Context(), who, uint32(job), &restart)
+}
+
+// nodes adds what the server turned away, for operators.
+func (s *Server) nodes(r *http.Request, who verifier.Viewer) (any, error) {
+	out, err := s.Verifier.Fleet(r.Context(), who)
+	if err == nil && who.Operator {
+		out.Counters = s.counters.all()
+	}
+	return out, err
+}
+
+type peerKey struct{}
+
+// peer is the other end of a Unix socket, asked once when it was accepted.
+type peer struct {
+	uid uint32
+	err error
+}
+
+func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
+	uid, err := s.PeerUID(c)
+	return context.WithValue(ctx, peerKey{}, peer{uid, err})
+}
+
+// asPeer serves the uids that allowed says yes to.
+func asPeer[Q, A any](s *Server, allowed func(context.Context, uint32) bool, f func(ctx context.Context, uid uint32, q Q) (A, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p, ok := r.Context().Value(peerKey{}).(peer)
+		if !ok || p.err != nil || !allowed(r.Context(), p.uid) {
+			s.counters.add("bad_peer")
+			refuse(w, http.StatusForbidden, enclave.Refuse("E132", enclave.FaultRequest, "uid %d may not do this", p.uid))
+			return
+		}
+		var q Q
+		if err := decode(w, r, &q); err != nil {
+			s.counters.add("malformed_local_call")
+			refuse(w, http.StatusBadRequest, enclave.Refuse("E129", enclave.FaultService, "%v", err))
+			return
+		}
+		a, err := f(r.Context(), p.uid, q)
+		answer(w, a, err)
+	})
+}
+
+func (s *Server) isController(_ context.Context, uid uint32) bool {
+	return uid == 0 || uid == s.SlurmUID
+}
+
+func (s *Server) isAdmin(ctx context.Context, uid uint32) bool {
+	if s.isController(ctx, uid) {
+		return true
+	}
+	yes, err := s.Operators.IsOperator(ctx, uid)
+	return err == nil && yes
+}

@@ -1,0 +1,217 @@
+// Package server is the verifier's door to the network: HTTPS for nodes and people, a Unix
+// socket for the controller and its admins.
+//
+// It finds out who calls, bounds what comes in, counts what it turns away, and passes decoded
+// requests to the verifier. It decides nothing about jobs. Whatever is not authenticated or does
+// not parse changes neither job nor node.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/pki"
+)
+
+// Limits of a connection. A call that waits at a barrier is answered within longestCall.
+const (
+	headerTimeout = 5 * time.Second
+	readTimeout   = 15 * time.Second
+	longestCall   = 150 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 16 << 10
+	stopTimeout   = 10 * time.Second
+)
+
+// Credentials decodes a credential that a person's client made (munge). It refuses replays. The
+// payload is what the client bound it to.
+type Credentials interface {
+	Decode(ctx context.Context, credential string) (uid uint32, payload string, err error)
+}
+
+// Operators knows who may see everything.
+type Operators interface {
+	IsOperator(ctx context.Context, uid uint32) (bool, error)
+}
+
+// Settings is what a Server is made of. All fields are needed.
+type Settings struct {
+	Verifier    *verifier.Verifier
+	Authority   *pki.Authority
+	Credentials Credentials
+	Operators   Operators
+	PeerUID     func(net.Conn) (uint32, error) // of the other end of a Unix socket
+	SlurmUID    uint32                         // SlurmUser: the controller's prolog and epilog
+}
+
+// Server serves the verifier's API.
+type Server struct {
+	Settings
+	counters *counters
+	gate     *gate
+}
+
+// New makes a server.
+func New(s Settings) (*Server, error) {
+	if s.Verifier == nil || s.Authority == nil || s.Credentials == nil || s.Operators == nil || s.PeerUID == nil {
+		return nil, errors.New("make server: a part is missing")
+	}
+	return &Server{Settings: s, counters: newCounters(), gate: newGate()}, nil
+}
+
+// Serve answers on both listeners until ctx ends, then lets calls finish for a short time. The
+// first listener that fails ends both.
+func (s *Server) Serve(ctx context.Context, public, local net.Listener) error {
+	cert, err := s.Authority.Server()
+	if err != nil {
+		return err
+	}
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert},
+		ClientAuth: tls.RequestClientCert, // checked by the handler, which can count and refuse in words
+	}
+	outside := s.http(s.Public(), nil)
+	inside := s.http(s.Local(), s.withPeer)
+	failed := make(chan error, 2)
+	go func() { failed <- outside.Serve(tls.NewListener(limit(public), config)) }()
+	go func() { failed <- inside.Serve(local) }()
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	ended := errors.Join(outside.Shutdown(stop), inside.Shutdown(stop))
+	if err != nil {
+		return errors.Join(err, ended)
+	}
+	return ended
+}
+
+func (s *Server) http(h http.Handler, withConn func(context.Context, net.Conn) context.Context) *http.Server {
+	return &http.Server{
+		Handler: h, ConnContext: withConn, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
+		WriteTimeout: longestCall, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: s.counters.log("broken_connection"),
+	}
+}
+
+// Public is what nodes and people reach.
+func (s *Server) Public() http.Handler {
+	v, m := s.Verifier, http.NewServeMux()
+	m.Handle("POST "+api.PathNonce, asNode(s, v.Nonce))
+	m.Handle("POST "+api.PathEvidence, asNode(s, s.evidence))
+	m.Handle("POST "+api.PathLeaves, asNode(s, v.Leaves))
+	m.Handle("POST "+api.PathReady, asNode(s, v.PostReady))
+	m.Handle("POST "+api.PathBroken, asNode(s, v.Broken))
+	m.Handle("POST "+api.PathRenew, asNode(s, v.Renew))
+	m.Handle("POST "+api.PathTeardown, asNode(s, func(ctx context.Context, node string, r api.TeardownRequest) (api.Empty, error) {
+		return api.Empty{}, v.TeardownReport(ctx, node, r)
+	}))
+	m.Handle("POST "+api.PathEnrolNonce, asStranger(s, func(ctx context.Context, _ string, r api.EnrolNonceRequest) (api.EnrolNonceAnswer, error) {
+		return v.EnrolNonce(ctx, r)
+	}))
+	m.Handle("POST "+api.PathEnrolRequest, asStranger(s, v.EnrolRequest))
+	m.Handle("POST "+api.PathEnrolStatus, asStranger(s, func(ctx context.Context, _ string, r api.EnrolStatusRequest) (api.EnrolStatus, error) {
+		return v.EnrolStatus(ctx, r)
+	}))
+	m.Handle("GET "+api.PathReport, s.asPerson(s.report))
+	m.Handle("GET "+api.PathJobs, s.asPerson(func(r *http.Request, who verifier.Viewer) (any, error) { return v.List(r.Context(), who) }))
+	m.Handle("GET "+api.PathNodes, s.asPerson(s.nodes))
+	m.Handle("/", s.unknown())
+	return m
+}
+
+// Local is what the controller and its admins reach.
+func (s *Server) Local() http.Handler {
+	v, m := s.Verifier, http.NewServeMux()
+	m.Handle("POST "+api.PathRegister, asPeer(s, s.isController, func(ctx context.Context, _ uint32, r api.RegisterRequest) (api.RegisterAnswer, error) {
+		return v.Register(ctx, r)
+	}))
+	m.Handle("POST "+api.PathSettled, asPeer(s, s.isController, func(ctx context.Context, _ uint32, r api.SettledRequest) (api.Settlement, error) {
+		return v.Settled(ctx, r.Job)
+	}))
+	m.Handle("POST "+api.PathEnrolPending, asPeer(s, s.isAdmin, func(ctx context.Context, _ uint32, _ api.Empty) (api.PendingEnrols, error) {
+		return v.PendingEnrols(ctx)
+	}))
+	m.Handle("POST "+api.PathEnrolApprove, asPeer(s, s.isAdmin, v.EnrolApprove))
+	m.Handle("POST "+api.PathRevoke, asPeer(s, s.isAdmin, func(ctx context.Context, uid uint32, r api.RevokeRequest) (api.Empty, error) {
+		return api.Empty{}, v.Revoke(ctx, uid, r)
+	}))
+	m.Handle("/", s.unknown())
+	return m
+}
+
+func (s *Server) evidence(ctx context.Context, node string, a api.Announcement) (api.EvidenceAnswer, error) {
+	answer, err := s.Verifier.PostEvidence(ctx, node, a)
+	return api.EvidenceAnswer{Answer: answer}, err
+}
+
+// unknown counts callers that look for what isn't there.
+func (s *Server) unknown() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.turnAway(w, r, "unknown_path", http.StatusNotFound, enclave.Refuse("E129", enclave.FaultService, "there is no such call"))
+	})
+}
+
+// turnAway counts, slows strangers down, and refuses.
+func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, counter string, status int, why error) {
+	s.counters.add(counter)
+	if !s.gate.allow(source(r)) {
+		s.counters.add("rate_limited")
+		status, why = http.StatusTooManyRequests, enclave.Refuse("E131", enclave.FaultService, "too many calls that were turned away")
+	}
+	refuse(w, status, why)
+}
+
+func source(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// decode reads one body.
+func decode(w http.ResponseWriter, r *http.Request, v any) error {
+	return api.Decode(http.MaxBytesReader(w, r.Body, api.MaxBody+1), api.MaxBody, v)
+}
+
+func answer(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		refuse(w, http.StatusConflict, err)
+		return
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		refuse(w, http.StatusInternalServerError, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(b) // a caller that hung up is not told
+}
+
+// refuse writes a refusal. The text of an error that is none stays here: it was not meant for
+// the outside.
+func refuse(w http.ResponseWriter, status int, err error) {
+	r, ok := enclave.AsRefusal(err)
+	if !ok {
+		status, r = http.StatusInternalServerError, enclave.Refuse("E517", enclave.FaultService, "the verifier could not answer, see its log")
+	}
+	b, err := json.Marshal(api.ErrorBody{Refusal: *r})
+	if err != nil {
+		b = []byte(`{}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, string(b)) // as above
+}
