@@ -17,7 +17,7 @@ import (
 
 // samples are the files of etc/ that the guides tell an admin to copy.
 var samples = []string{
-	"enclave.yaml", "inventory.yaml", "prolog-slurmctld", "epilog-slurmctld", "enclave.lua", "plugstack.conf.d/enclave.conf",
+	"enclave.yaml", "inventory.yaml", "tenants.yaml", "prolog-slurmctld", "epilog-slurmctld", "enclave.lua", "plugstack.conf.d/enclave.conf",
 	"slurm.conf.d/enclave.conf", "slurm.conf.d/partition.conf",
 }
 

@@ -104,6 +104,7 @@ func TestNothingHappensBeforeMain(t *testing.T) {
 	for _, s := range sources(t) {
 		for _, d := range s.file.Decls {
 			f, ok := d.(*ast.FuncDecl)
+			ok = ok && !s.test // a test may start its own program again before the testing package runs
 			assert.Falsef(t, ok && f.Recv == nil && f.Name.Name == "init", "%s has an init function", s.path)
 		}
 	}
