@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -16,14 +17,19 @@ import (
 
 const (
 	killPause   = 20 * time.Millisecond
-	sweepAfter  = 3 // rounds of killing one by one before the kernel is asked to kill all at once
+	sweepLimit  = 2 * time.Second
 	killProgram = "/bin/kill"
 )
 
 // Kill ends all processes of the ranges and looks until none is left or ctx ends; what is left
 // then is in the error. It refuses ranges that hold an id below least: no mistake of a caller may
 // end a daemon.
+//
+// To look is not enough: a chain in which each process forks and ends is seldom where the look
+// falls, and a list can come out empty while the chain lives. So each single id is swept first,
+// which no fork slips through, and which reaches into the user namespaces of that id as well.
 func Kill(ctx context.Context, ranges []enclave.UIDRange, least uint32) error {
+	var users []uint32
 	for _, r := range ranges {
 		if err := r.Check(); err != nil {
 			return fmt.Errorf("kill processes: %w", err)
@@ -31,16 +37,37 @@ func Kill(ctx context.Context, ranges []enclave.UIDRange, least uint32) error {
 		if least == 0 || r.Start < least {
 			return fmt.Errorf("kill processes: uid range %s is below the least user id %d", r, least)
 		}
+		if r.Count == 1 {
+			users = append(users, r.Start)
+		}
 	}
-	return until(ctx, func() ([]Process, error) {
+	find := func() ([]Process, error) {
 		list, err := List()
 		return Users(list, ranges), err
-	})
+	}
+	for {
+		whole, err := sweep(ctx, users)
+		if err != nil {
+			return fmt.Errorf("kill processes: %w", err)
+		}
+		left, err := round(ctx, find)
+		if err != nil {
+			return fmt.Errorf("kill processes: %w", err)
+		}
+		if len(left) == 0 && whole {
+			return nil
+		}
+		for _, p := range left {
+			if !slices.Contains(users, p.UID) {
+				users = append(users, p.UID)
+			}
+		}
+	}
 }
 
 // KillThese ends the given processes, if they still are who they were.
 func KillThese(ctx context.Context, victims []Process) error {
-	return until(ctx, func() ([]Process, error) {
+	find := func() ([]Process, error) {
 		var left []Process
 		for _, v := range victims {
 			p, err := read(v.PID)
@@ -54,38 +81,39 @@ func KillThese(ctx context.Context, victims []Process) error {
 		}
 		victims = left
 		return left, nil
-	})
-}
-
-// until kills what find finds, again and again. A chain of processes in which each forks and ends
-// is never caught one by one; the sweep catches it, for the kernel lets no fork slip through it.
-func until(ctx context.Context, find func() ([]Process, error)) error {
-	for round := 0; ; round++ {
-		left, err := find()
+	}
+	for {
+		left, err := round(ctx, find)
 		if err != nil {
 			return fmt.Errorf("kill processes: %w", err)
 		}
 		if len(left) == 0 {
 			return nil
 		}
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("kill processes: %s left: %w", describe(left), err)
-		}
-		for _, p := range left {
-			if err := kill(p); err != nil {
-				return fmt.Errorf("kill processes: %w", err)
-			}
-		}
-		if round >= sweepAfter {
-			if err := sweep(ctx, left); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("kill processes: %w", err)
-			}
-		}
-		select {
-		case <-time.After(killPause):
-		case <-ctx.Done():
+	}
+}
+
+// round kills what find finds, and waits a moment when that was something.
+func round(ctx context.Context, find func() ([]Process, error)) ([]Process, error) {
+	left, err := find()
+	if err != nil || len(left) == 0 && ctx.Err() == nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%s left: %w", describe(left), err)
+	}
+	for _, p := range left {
+		if err := kill(p); err != nil {
+			return nil, err
 		}
 	}
+	t := time.NewTimer(killPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return left, nil
 }
 
 // kill signals one process through a descriptor, after having looked again whose it is: the
@@ -112,28 +140,29 @@ func kill(p Process) error {
 	return nil
 }
 
-// sweep signals all processes of each user at once. It runs as that user, so the kernel itself
-// keeps it from anybody else's processes.
-func sweep(ctx context.Context, left []Process) error {
-	swept := map[uint32]bool{}
-	for _, p := range left {
-		if p.UID == 0 || swept[p.UID] {
-			continue
-		}
-		swept[p.UID] = true
-		cmd := exec.CommandContext(ctx, killProgram, "-KILL", "--", "-1")
+// sweep signals all processes of each user at once, and says whether nothing disturbed it. It runs
+// as that user, so the kernel itself keeps it from anybody else's processes; for the same reason
+// the user's processes may stop or kill it first.
+func sweep(ctx context.Context, users []uint32) (whole bool, err error) {
+	whole = true
+	for _, uid := range users {
+		limited, cancel := context.WithTimeout(ctx, sweepLimit)
+		cmd := exec.CommandContext(limited, killProgram, "-KILL", "--", "-1")
 		cmd.Dir = "/"
 		cmd.Env = []string{}
 		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Setsid: true, Credential: &syscall.Credential{Uid: p.UID, Gid: p.UID, Groups: []uint32{}},
+			Setsid: true, Credential: &syscall.Credential{Uid: uid, Gid: uid, Groups: []uint32{}},
 		}
-		// The exit status says nothing: the user's processes may kill the sweep, or be gone.
+		err := cmd.Run()
+		cancel()
 		var exit *exec.ExitError
-		if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
-			return fmt.Errorf("sweep uid %d: %w", p.UID, err)
+		if err != nil && !errors.As(err, &exit) && ctx.Err() == nil {
+			return false, fmt.Errorf("sweep uid %d: %w", uid, err)
 		}
+		// Its status tells "nobody was there" as well; only a signal means that it may not have run.
+		whole = whole && cmd.ProcessState != nil && cmd.ProcessState.Exited()
 	}
-	return nil
+	return whole, nil
 }
 
 func describe(left []Process) string {
