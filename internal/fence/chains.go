@@ -97,9 +97,6 @@ func (p *plan) user() Chain {
 func (p *plan) out() Chain {
 	rules := []Rule{
 		rule(Accept, CounterWireGuard, num(PacketMark, p.in.FwMark), num(UDPSource, uint32(p.in.WireGuardPort))),
-		// Without the device (the keeper is dead) the routes of the tunnel's table are gone and
-		// what belongs to its flows would leave by the main table, root's answers as well.
-		rule(Drop, CounterEscaped, num(ConnMark, p.in.Mark), notOif(loopback), notOif(p.in.Device)),
 	}
 	for _, u := range users(p.in) {
 		rules = append(rules, Rule{Match: []Match{{Key: UID, From: u.Start, To: u.Last()}}, Do: Jump, To: "user"})
@@ -143,10 +140,16 @@ func (p *plan) forward() Chain {
 	}}
 }
 
-// post counts what of the job's users really leaves outside the tunnel, behind all verdicts of
-// all tables: it checks the other counters.
+// post stands behind all verdicts and, other than out, sees the device that a packet really
+// leaves by: in the hook where outroute has sent it another way, the old one is still named.
+//
+// Without the tunnel's device (the keeper is dead) the routes of its table are gone, and what
+// belongs to its flows would leave by the main table, root's answers and the last data of
+// closed sockets as well, which have no user id any more: it is dropped. What is left of the
+// job's users' and leaves outside the tunnel is counted, to check the other counters by.
 func (p *plan) post() Chain {
 	c := Chain{Name: "post", Type: "filter", Hook: "postrouting", Priority: priorityLast}
+	c.Rules = append(c.Rules, rule(Drop, CounterEscaped, num(ConnMark, p.in.Mark), notOif(loopback), notOif(p.in.Device)))
 	for _, u := range users(p.in) {
 		c.Rules = append(c.Rules, rule("", CounterOutside,
 			Match{Key: PacketMark, From: p.in.FwMark, Not: true}, notOif(loopback), notOif(p.in.Device),

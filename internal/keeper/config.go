@@ -70,7 +70,7 @@ func (c Config) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode keeper config: %w", err)
 	}
 	b := append([]byte(magic), c.PrivateKey.Bytes()...)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(open))) //nolint:gosec // a few hundred bytes
+	b = binary.BigEndian.AppendUint32(b, uint32(len(open)))
 	return append(b, open...), nil
 }
 

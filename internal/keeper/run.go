@@ -69,8 +69,8 @@ func wait(ctx context.Context, h Host, c Config, t Tunnel) error {
 	go func() { over <- h.Wait(ctx, c.Expires) }()
 	select {
 	case err := <-over:
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // cancelled: the epilog's signal
+		if ctx.Err() != nil { // the epilog's signal
+			return nil
 		}
 		return err
 	case <-ended:

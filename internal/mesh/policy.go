@@ -16,18 +16,10 @@ func upRoutes(ctx context.Context, k Kernel, d Device) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range missing(d.Routes, have) {
-		if err := k.Routes.AddRoute(ctx, r); err != nil {
-			return fmt.Errorf("add %s: %w", r, err)
-		}
+	if err = change(ctx, have, d.Routes, k.Routes.AddRoute, k.Routes.DeleteRoute); err != nil {
+		return err
 	}
-	for _, r := range missing(have, d.Routes) {
-		if err := k.Routes.DeleteRoute(ctx, r); err != nil {
-			return fmt.Errorf("delete %s: %w", r, err)
-		}
-	}
-	have, err = k.Routes.Routes(ctx, table)
-	if err != nil {
+	if have, err = k.Routes.Routes(ctx, table); err != nil {
 		return err
 	}
 	return same("routes", have, d.Routes)
@@ -39,20 +31,28 @@ func upRules(ctx context.Context, k Kernel, d Device) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range missing(d.Rules, have) {
-		if err := k.Rules.AddRule(ctx, r); err != nil {
-			return fmt.Errorf("add %s: %w", r, err)
-		}
-	}
-	for _, r := range missing(have, d.Rules) {
-		if err := k.Rules.DeleteRule(ctx, r); err != nil {
-			return fmt.Errorf("delete %s: %w", r, err)
-		}
+	if err = change(ctx, have, d.Rules, k.Rules.AddRule, k.Rules.DeleteRule); err != nil {
+		return err
 	}
 	if have, err = rulesOf(ctx, k, job); err != nil {
 		return err
 	}
 	return same("rules", have, d.Rules)
+}
+
+// change adds what is wanted and not there, and then deletes what is there and not wanted.
+func change[T comparable](ctx context.Context, have, want []T, add, remove func(context.Context, T) error) error {
+	for _, x := range missing(want, have) {
+		if err := add(ctx, x); err != nil {
+			return fmt.Errorf("add %v: %w", x, err)
+		}
+	}
+	for _, x := range missing(have, want) {
+		if err := remove(ctx, x); err != nil {
+			return fmt.Errorf("delete %v: %w", x, err)
+		}
+	}
+	return nil
 }
 
 // Down deletes the interface, the rules and the routes of a job, whether Up ran, half ran or
@@ -68,7 +68,7 @@ func Down(ctx context.Context, k Kernel, job uint32) error {
 		errs = multierror.Append(errs, fmt.Errorf("mesh: read rules: %w", err))
 	}
 	for _, r := range rules {
-		if err := k.Rules.DeleteRule(ctx, r); err != nil {
+		if err = k.Rules.DeleteRule(ctx, r); err != nil {
 			errs = multierror.Append(errs, fmt.Errorf("mesh: delete %s: %w", r, err))
 		}
 	}

@@ -56,7 +56,7 @@ func plan(t *testing.T) fence.Table {
 	return table
 }
 
-func up(n *nettest.Node, ctx context.Context, t fence.Table, instead ...string) error {
+func up(ctx context.Context, n *nettest.Node, t fence.Table, instead ...string) error {
 	return n.Do(func() error { return fence.Up(ctx, filter.Kernel{}, t, instead...) })
 }
 
@@ -73,7 +73,7 @@ func TestKernelHoldsTheGoldenText(t *testing.T) {
 			byNft, byUs := nettest.New(t, "nft"), nettest.New(t, "us")
 			out, err := byNft.Try(string(text), "nft", "-f", "-")
 			require.NoError(t, err, out)
-			require.NoError(t, up(byUs, t.Context(), table))
+			require.NoError(t, up(t.Context(), byUs, table))
 			assert.Equal(t, byNft.Run("nft", "list", "ruleset"), byUs.Run("nft", "list", "ruleset"))
 		})
 	}
@@ -97,7 +97,7 @@ func TestReadBack(t *testing.T) {
 		"a chain that drops what it passes": {"chain", "inet", "enclave_4711", "out", "{ policy drop ; }"},
 	} {
 		t.Run(name+" is found", func(t *testing.T) {
-			require.NoError(t, up(n, t.Context(), table))
+			require.NoError(t, up(t.Context(), n, table))
 			require.NoError(t, read())
 			n.Run(append([]string{"nft"}, spoil...)...)
 			err := read()
@@ -126,18 +126,18 @@ func TestReplace(t *testing.T) {
 		assert.Equal(t, empty, list())
 	})
 	t.Run("twice is as once", func(t *testing.T) {
-		require.NoError(t, up(n, t.Context(), plan(t)))
+		require.NoError(t, up(t.Context(), n, plan(t)))
 		once := list()
-		require.NoError(t, up(n, t.Context(), plan(t)))
+		require.NoError(t, up(t.Context(), n, plan(t)))
 		assert.Equal(t, once, list())
 	})
 	t.Run("the job's fence and the closed one replace each other", func(t *testing.T) {
-		require.NoError(t, up(n, t.Context(), closed, fence.Name(4711)))
+		require.NoError(t, up(t.Context(), n, closed, fence.Name(4711)))
 		closedText := list()
 		assert.NotContains(t, closedText, "enclave_4711")
-		require.NoError(t, up(n, t.Context(), plan(t), fence.ClosedName))
+		require.NoError(t, up(t.Context(), n, plan(t), fence.ClosedName))
 		assert.NotContains(t, list(), fence.ClosedName)
-		require.NoError(t, up(n, t.Context(), closed, fence.Name(4711)))
+		require.NoError(t, up(t.Context(), n, closed, fence.Name(4711)))
 		assert.Equal(t, closedText, list(), "the closed state is the same text every time")
 	})
 	t.Run("another's table is not touched", func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestReplace(t *testing.T) {
 		}
 		table, err := fence.Plan(in)
 		require.NoError(t, err)
-		require.NoError(t, up(n, t.Context(), table))
+		require.NoError(t, up(t.Context(), n, table))
 		n.Must(func() error { return fence.Down(t.Context(), filter.Kernel{}, 4711) })
 	})
 	t.Run("counters of a fence that is not there are an error", func(t *testing.T) {
@@ -163,7 +163,7 @@ func TestReplace(t *testing.T) {
 		require.Error(t, err)
 	})
 	t.Run("counters of a new fence are zero", func(t *testing.T) {
-		require.NoError(t, up(n, t.Context(), plan(t)))
+		require.NoError(t, up(t.Context(), n, plan(t)))
 		n.Must(func() error {
 			c, err := fence.ReadCounters(t.Context(), filter.Kernel{}, 4711)
 			if err == nil && c != (fence.Counters{}) {

@@ -200,6 +200,10 @@ func (Kernel) DeleteLink(ctx context.Context, name string) error {
 	if err := os.Remove(filepath.Join(controlDirectory, name+".sock")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete control socket of %s: %w", name, err)
 	}
+	// The directory is wireguard-go's making; it stays where others have sockets in it.
+	if err := unix.Rmdir(controlDirectory); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete %s: %w", controlDirectory, err)
+	}
 	return nil
 }
 

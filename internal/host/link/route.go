@@ -120,7 +120,7 @@ func (Kernel) Rules(ctx context.Context) ([]mesh.Rule, error) {
 }
 
 func fromKernel(family mesh.Family, r netlink.Rule) mesh.Rule {
-	out := mesh.Rule{Family: family, Priority: r.Priority, Mark: r.Mark, Table: uint32(r.Table)} //nolint:gosec // the kernel's u32
+	out := mesh.Rule{Family: family, Priority: r.Priority, Mark: r.Mark, Table: uint32(r.Table)}
 	if r.Mask != nil {
 		out.Mask = *r.Mask
 	}

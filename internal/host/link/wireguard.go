@@ -72,7 +72,7 @@ func (Kernel) State(ctx context.Context, device string) (mesh.State, error) {
 		return mesh.State{}, fmt.Errorf("read WireGuard device %s: %w", device, err)
 	}
 	defer clear(d.PrivateKey[:])
-	s := mesh.State{Key: enclave.PublicKey(d.PublicKey), ListenPort: uint16(d.ListenPort), FwMark: uint32(d.FirewallMark)} //nolint:gosec // a port; the kernel's u32
+	s := mesh.State{Key: enclave.PublicKey(d.PublicKey), ListenPort: uint16(d.ListenPort), FwMark: uint32(d.FirewallMark)}
 	for _, p := range d.Peers {
 		ps := mesh.PeerState{
 			Key: enclave.PublicKey(p.PublicKey), PSK: enclave.NewSecret(p.PresharedKey[:]),

@@ -96,6 +96,36 @@ func (n *Node) Do(f func() error) error {
 	return <-done
 }
 
+// Beside runs f on a further thread in the node's namespaces, beside the node's own one.
+func (n *Node) Beside(f func() error) error {
+	done := make(chan error, 1)
+	var mounts *os.File
+	err := n.Do(func() error {
+		var err error
+		mounts, err = os.Open("/proc/thread-self/ns/mnt")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends here
+		defer func() { _ = mounts.Close() }()
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			err = unix.Setns(int(n.ns.Fd()), unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			err = unix.Setns(int(mounts.Fd()), unix.CLONE_NEWNS)
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
 // Must runs f inside the node and ends the test on an error.
 func (n *Node) Must(f func() error) {
 	n.t.Helper()
@@ -118,7 +148,7 @@ func (n *Node) Run(argv ...string) string {
 func (n *Node) Try(input string, argv ...string) (string, error) {
 	var out []byte
 	err := n.Do(func() error {
-		cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec // a test's own command
+		cmd := exec.Command(argv[0], argv[1:]...)
 		cmd.Stdin = strings.NewReader(input)
 		var err error
 		out, err = cmd.CombinedOutput()
@@ -151,6 +181,10 @@ func (n *Node) Join(sw *Node, mtu int, addresses ...string) {
 	n.Must(func() error {
 		eth, err := netlink.LinkByName("eth0")
 		if err != nil {
+			return err
+		}
+		// No duplicate detection: the addresses are there from the first moment.
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/eth0/accept_dad", []byte("0"), 0); err != nil {
 			return err
 		}
 		if err := netlink.LinkSetUp(eth); err != nil {

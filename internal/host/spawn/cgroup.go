@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,7 +53,7 @@ func enterCgroups(name string) error {
 	}
 	for _, root := range roots {
 		dir := filepath.Join(root, name)
-		err := os.Mkdir(dir, 0o755) //nolint:gosec // as all cgroups are
+		err := os.Mkdir(dir, 0o755)
 		if err == nil || errors.Is(err, fs.ErrExist) {
 			err = os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0)
 		}
@@ -62,16 +64,33 @@ func enterCgroups(name string) error {
 	return nil
 }
 
-// removeCgroups removes what enterCgroups made; the process is dead.
-func removeCgroups(name string) error {
+// removeCgroups removes what enterCgroups made; the process is dead. The kernel takes a dead
+// process out of its cgroup a moment after it has told everybody of the death.
+func removeCgroups(ctx context.Context, name string) error {
 	roots, err := cgroups()
 	if err != nil {
 		return err
 	}
 	for _, root := range roots {
-		if err := unix.Rmdir(filepath.Join(root, name)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EROFS) {
-			return fmt.Errorf("remove cgroup %s: %w", filepath.Join(root, name), err)
+		dir := filepath.Join(root, name)
+		err := unix.Rmdir(dir)
+		for n := 0; errors.Is(err, unix.EBUSY) && n < 200 && pause(ctx) == nil; n++ {
+			err = unix.Rmdir(dir)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EROFS) {
+			return fmt.Errorf("remove cgroup %s: %w", dir, err)
 		}
 	}
 	return nil
+}
+
+func pause(ctx context.Context) error {
+	timer := time.NewTimer(10 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }

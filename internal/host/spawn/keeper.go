@@ -50,7 +50,7 @@ func Keeper(ctx context.Context, path string, cfg keeper.Config) (int, error) {
 		return 0, fmt.Errorf("make readiness pipe: %w", err)
 	}
 	defer func() { _ = r.Close() }()
-	if err := keepDescriptors(); err != nil {
+	if err = keepDescriptors(); err != nil {
 		return 0, err
 	}
 	cmd := &exec.Cmd{
@@ -144,12 +144,13 @@ func StopKeeper(ctx context.Context, directory string) error {
 	if err != nil {
 		return err
 	}
-	if ok {
-		if err := end(ctx, who); err != nil {
-			return enclave.Refuse(keeper.CodeStop, enclave.FaultNode, "end keeper %d: %s", who.pid, err)
-		}
+	if !ok {
+		return nil
 	}
-	if err := removeCgroups(cgroupName(directory)); err != nil {
+	if err := end(ctx, who); err != nil {
+		return enclave.Refuse(keeper.CodeStop, enclave.FaultNode, "end keeper %d: %s", who.pid, err)
+	}
+	if err := removeCgroups(ctx, cgroupName(directory, who)); err != nil {
 		return err
 	}
 	return forget(directory)
@@ -193,7 +194,7 @@ func end(ctx context.Context, who identity) error {
 func gone(ctx context.Context, fd int, atMost time.Duration) (bool, error) {
 	const step = 20 * time.Millisecond
 	for until := time.Now().Add(atMost); time.Now().Before(until); {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // a descriptor
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(p, int(step.Milliseconds()))
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return false, fmt.Errorf("wait for the end: %w", err)

@@ -55,20 +55,20 @@ func identify(pid int) (identity, error) {
 }
 
 // record writes this process's identity into the job's directory. There must be none.
-func record(directory string) error {
+func record(directory string) (identity, error) {
 	i, err := identify(os.Getpid())
 	if err != nil {
-		return fmt.Errorf("identify keeper: %w", err)
+		return identity{}, fmt.Errorf("identify keeper: %w", err)
 	}
 	path := filepath.Join(directory, recordName)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return fmt.Errorf("record keeper: %w", err)
+		return identity{}, fmt.Errorf("record keeper: %w", err)
 	}
 	if _, err := f.WriteString(i.String()); err != nil {
-		return errors.Join(fmt.Errorf("record keeper: %w", err), f.Close())
+		return identity{}, errors.Join(fmt.Errorf("record keeper: %w", err), f.Close())
 	}
-	return f.Close()
+	return i, f.Close()
 }
 
 // recorded reads the identity; false when no keeper was recorded.

@@ -35,7 +35,7 @@ func (Self) Wait(ctx context.Context, second uint64) error {
 	}
 	f := os.NewFile(uintptr(fd), "timerfd")
 	defer func() { _ = f.Close() }()
-	at := unix.ItimerSpec{Value: unix.Timespec{Sec: int64(min(second, 1<<40))}} //nolint:gosec // bounded
+	at := unix.ItimerSpec{Value: unix.Timespec{Sec: int64(min(second, 1<<40))}}
 	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME, &at, nil); err != nil {
 		return fmt.Errorf("set timer: %w", err)
 	}

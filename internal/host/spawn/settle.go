@@ -24,7 +24,8 @@ func Settle(c keeper.Config) error {
 		return fmt.Errorf("change to /: %w", err)
 	}
 	// The identity stands before all else: from here on StopKeeper finds this process.
-	if err := record(c.Directory); err != nil {
+	self, err := record(c.Directory)
+	if err != nil {
 		return err
 	}
 	// Without CAP_SYS_RESOURCE (a container) the keeper is as easily killed as others, and its
@@ -32,7 +33,7 @@ func Settle(c keeper.Config) error {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(oomScore), 0); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("set oom_score_adj: %w", err)
 	}
-	if err := enterCgroups(cgroupName(c.Directory)); err != nil {
+	if err := enterCgroups(cgroupName(c.Directory, self)); err != nil {
 		return err
 	}
 	return seclude()
@@ -54,5 +55,8 @@ func seclude() error {
 	return nil
 }
 
-// cgroupName is the keeper's cgroup in each hierarchy, beside those of all services.
-func cgroupName(directory string) string { return "slurm-enclave." + filepath.Base(directory) }
+// cgroupName is the keeper's cgroup in each hierarchy, beside those of all services. The
+// process is part of the name: the nodes of a lab share one machine's hierarchies.
+func cgroupName(directory string, who identity) string {
+	return fmt.Sprintf("slurm-enclave.%s.%d.%s", filepath.Base(directory), who.pid, who.start)
+}

@@ -59,8 +59,8 @@ func Answer(ctx context.Context, device string, port uint16, mark uint32, token 
 	b := make([]byte, size+1)
 	for {
 		n, from, err := c.ReadFromUDPAddrPort(b)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // cancelled is how it ends
+		if ctx.Err() != nil { // cancelled is how it ends
+			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read probe on %s: %w", device, err)

@@ -1,0 +1,231 @@
+package tunnel_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/nettest"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/tunnel"
+	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
+	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
+)
+
+const (
+	job     = 4711
+	user    = 2001
+	subUser = 165540
+	srun    = 61005
+	device  = "enc4711"
+)
+
+// node is a node of the job.
+type node struct {
+	*nettest.Node
+
+	own    enclave.Peer
+	key    enclave.Secret
+	mesh   mesh.Device
+	fence  fence.Table
+	before string
+	pid    int // of its keeper
+}
+
+// lab is three nodes of a job, and x: the controller, and whoever else is on the same network.
+type lab struct {
+	t     *testing.T
+	sw    *nettest.Node
+	x     *nettest.Node
+	nodes []*node
+	wire  *wire
+}
+
+func addresses(i int) []netip.Addr {
+	return []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", i)), netip.MustParseAddr(fmt.Sprintf("fd77::%d", i))}
+}
+
+// build makes the nodes and plans; nothing of the enclave is up.
+func build(t *testing.T) *lab {
+	t.Helper()
+	l := &lab{t: t, sw: nettest.New(t, "sw"), x: nettest.New(t, "x")}
+	l.x.Join(l.sw, 1500, "10.77.0.100/24", "fd77::100/64")
+	for i := 1; i <= 3; i++ {
+		n := &node{Node: nettest.New(t, fmt.Sprintf("n%d", i))}
+		n.Join(l.sw, 1500, fmt.Sprintf("10.77.0.%d/24", i), fmt.Sprintf("fd77::%d/64", i))
+		key, err := ecdh.X25519().GenerateKey(rand.Reader)
+		require.NoError(t, err)
+		n.key = enclave.NewSecret(key.Bytes())
+		n.own = enclave.Peer{
+			Node: n.Name, Addresses: addresses(i), Key: enclave.PublicKey(key.PublicKey().Bytes()),
+			Endpoint: netip.AddrPortFrom(addresses(i)[0], 51820),
+		}
+		l.nodes = append(l.nodes, n)
+	}
+	for _, n := range l.nodes {
+		n.plan(t, l)
+		n.before = n.state()
+	}
+	l.wire = listenWire(t, l.sw)
+	return l
+}
+
+func (n *node) plan(t *testing.T, l *lab) {
+	t.Helper()
+	in := mesh.Input{
+		Key: enclave.JobKey{Cluster: "c", Job: job}, UID: user, SubUIDs: []enclave.UIDRange{{Start: 165536, Count: 65536}},
+		Own: n.own, PrivateKey: n.key, ListenPort: 51820, SlurmdPort: 6818, MTU: 1420, Driver: mesh.DriverKeeper,
+	}
+	var all []netip.Addr
+	for _, p := range l.nodes {
+		all = append(all, p.own.Addresses...)
+		pair := [][]byte{n.own.Key[:], p.own.Key[:]}
+		if bytes.Compare(pair[0], pair[1]) > 0 {
+			pair[0], pair[1] = pair[1], pair[0]
+		}
+		psk := sha256.Sum256(bytes.Join(pair, nil))
+		in.Peers = append(in.Peers, mesh.Peer{Peer: p.own, PSK: enclave.NewSecret(psk[:])})
+	}
+	var err error
+	n.mesh, err = mesh.Plan(in)
+	require.NoError(t, err)
+	n.fence, err = fence.Plan(fence.Input{
+		Key: in.Key, UID: user, SubUIDs: in.SubUIDs, UIDMin: 1000, Device: device,
+		FwMark: mesh.FwMark(job), Mark: mesh.Mark(job), WireGuardPort: 51820,
+		Slurmctld: fence.Server{Addresses: addresses(100), Port: 6817},
+		Slurmd:    fence.Server{Addresses: all, Port: 6818},
+		Enclaved:  fence.Server{Addresses: addresses(100), Port: 6830},
+		SrunPorts: fence.PortRange{First: 61001, Last: 61200},
+		Inbound:   []fence.Service{{Name: "ssh", Proto: "tcp", Port: 22}},
+	})
+	require.NoError(t, err)
+}
+
+// up brings a node into the mesh and behind its fence.
+func (n *node) up(t *testing.T) {
+	t.Helper()
+	n.Must(func() error {
+		dir := "/run/slurm-enclave/4711.0"
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+			return err
+		}
+		var err error
+		n.pid, err = spawn.Keeper(t.Context(), "/proc/self/exe", keeper.Config{
+			Key: enclave.JobKey{Cluster: "c", Job: job}, Device: device, MTU: 1420, Userspace: true,
+			Directory: dir, GoFile: dir + "/go", Expires: uint64(now.Sec) + 3600,
+			PrivateKey: enclave.NewSecret(bytes.Clone(n.key.Bytes())),
+		})
+		if err != nil {
+			return err
+		}
+		if err := mesh.Up(t.Context(), link.Kernel{}.Mesh(), n.mesh); err != nil {
+			return err
+		}
+		return fence.Up(t.Context(), filter.Kernel{}, n.fence)
+	})
+	t.Cleanup(func() { n.down(t) })
+}
+
+// down takes all of it away; it may run twice.
+func (n *node) down(t *testing.T) {
+	t.Helper()
+	err := n.Do(func() error {
+		ctx := context.Background()
+		if err := fence.Down(ctx, filter.Kernel{}, job); err != nil {
+			return err
+		}
+		if err := mesh.Down(ctx, link.Kernel{}.Mesh(), job); err != nil {
+			return err
+		}
+		return spawn.StopKeeper(ctx, "/run/slurm-enclave/4711.0")
+	})
+	if err != nil {
+		t.Errorf("%s: down: %s", n.Name, err)
+	}
+}
+
+// probe asks the neighbours of all nodes, all nodes at once.
+func (l *lab) probe(atMost time.Duration) error {
+	ctx, cancel := context.WithTimeout(l.t.Context(), atMost)
+	defer cancel()
+	errs := make(chan error, len(l.nodes))
+	var answers sync.WaitGroup
+	defer answers.Wait()
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	for _, n := range l.nodes {
+		answers.Go(func() { _ = n.answer(serving) })
+		go func() { errs <- n.ask(ctx) }()
+	}
+	var first error
+	for range l.nodes {
+		if err := <-errs; err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// answer and ask run on threads of their own in the node's namespaces: the node's own thread
+// must stay free.
+func (n *node) answer(ctx context.Context) error {
+	return n.Beside(func() error { return tunnel.Answer(ctx, device, tunnel.Port, mesh.Mark(job), tunnel.Token{1}, nil) })
+}
+
+func (n *node) ask(ctx context.Context) error {
+	return n.Beside(func() error {
+		return tunnel.Probe(ctx, device, tunnel.Port, mesh.Mark(job), tunnel.Token{1}, n.mesh.Neighbours(n.own.Key))
+	})
+}
+
+// enclaveUp brings up all nodes and waits for the tunnels.
+func enclaveUp(t *testing.T) *lab {
+	t.Helper()
+	l := build(t)
+	for _, n := range l.nodes {
+		n.up(t)
+	}
+	require.NoError(t, l.probe(20*time.Second))
+	return l
+}
+
+// state is all that an enclave may change on a node, as text.
+func (n *node) state() string {
+	return n.Run("sh", "-c", `ip rule; ip -6 rule; ip -o link show | sed 's/ state .*//'; ip -o addr | sed 's/valid_lft.*//'; ip route show table all; ip -6 route show table all; nft list ruleset; ls -A /run /run/wireguard 2>/dev/null | grep -v slurm-enclave; ls -A /run/slurm-enclave/4711.0 2>/dev/null; true`)
+}
+
+func (n *node) counters(t *testing.T) fence.Counters {
+	t.Helper()
+	var c fence.Counters
+	n.Must(func() error {
+		var err error
+		c, err = fence.ReadCounters(t.Context(), filter.Kernel{}, job)
+		return err
+	})
+	return c
+}
+
+// dropFence takes a node's protection away, for the control run of an attack.
+func (n *node) dropFence(t *testing.T) {
+	t.Helper()
+	n.Must(func() error { return fence.Down(t.Context(), filter.Kernel{}, job) })
+}
