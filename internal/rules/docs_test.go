@@ -32,7 +32,8 @@ func TestSamplesExist(t *testing.T) {
 	}
 }
 
-// manual maps a folder of Go code with a command line to the page that describes it.
+// manual maps a folder of Go code with a command line to the page that describes it. Prolog and
+// epilog share theirs.
 var manual = map[string]string{
 	"cmd/enclave":        "enclave.1",
 	"internal/cli":       "enclave.1",
@@ -41,12 +42,11 @@ var manual = map[string]string{
 	"cmd/enclave-keeper": "enclave-keeper.8",
 	"internal/keeper":    "enclave-keeper.8",
 	"cmd/enclave-tsm":    "enclave-tsm.8",
-	"prolog":             "enclave-prolog.8",
-	"epilog":             "enclave-epilog.8",
+	"internal/door":      "enclave-prolog.8",
 }
 
 // flagCall matches the methods by which pflag and flag define a flag.
-var flagCall = regexp.MustCompile(`^(Bool|Count|Duration|Float64|Func|Int|Int64|String|StringArray|StringSlice|Text|Uint|Uint16|Uint32|Uint64)(Var)?P?$`)
+var flagCall = regexp.MustCompile(`^((Bool|Count|Duration|Float64|Func|Int|Int64|String|StringArray|StringSlice|Text|Uint|Uint16|Uint32|Uint64)(Var)?|Var)P?$`)
 
 func TestManualsNameEveryFlag(t *testing.T) {
 	t.Parallel()
