@@ -107,8 +107,16 @@ func TestManualsNameEveryCommand(t *testing.T) {
 	assert.NotZero(t, seen)
 }
 
-// commandName is the first word of Use in a visible cobra.Command.
+// commandName is the first word of Use in a visible cobra.Command, or in a call of command, which
+// makes one.
 func commandName(n ast.Node) string {
+	if call, ok := n.(*ast.CallExpr); ok && len(call.Args) > 0 {
+		name, _ := call.Fun.(*ast.Ident)
+		if l, ok := call.Args[0].(*ast.BasicLit); ok && name != nil && name.Name == "command" {
+			use, _ := strconv.Unquote(l.Value)
+			return firstWord(use)
+		}
+	}
 	lit, ok := n.(*ast.CompositeLit)
 	if !ok {
 		return ""
@@ -129,11 +137,16 @@ func commandName(n ast.Node) string {
 		case ok && key.Name == "Use":
 			if l, ok := kv.Value.(*ast.BasicLit); ok {
 				use, _ := strconv.Unquote(l.Value)
-				name, _, _ = strings.Cut(use, " ")
+				name = firstWord(use)
 			}
 		}
 	}
 	return name
+}
+
+func firstWord(s string) string {
+	word, _, _ := strings.Cut(s, " ")
+	return word
 }
 
 func TestManualsAreWellFormed(t *testing.T) {
