@@ -132,7 +132,7 @@ func expandRanges(text string, room int) ([]string, error) {
 		if to < from {
 			return nil, fmt.Errorf("range %s runs backwards", part)
 		}
-		if to-from >= uint64(max(room-len(out), 0)) { //nolint:gosec // not negative
+		if to-from >= uint64(max(room-len(out), 0)) {
 			return nil, fmt.Errorf("more than %d nodes", MaxNodes)
 		}
 		for n := from; n <= to; n++ {

@@ -55,7 +55,7 @@ func (s *Site) record(ctx context.Context, e errand) error {
 	if err != nil {
 		return enclave.Refuse(CodeAccounting, enclave.FaultService, "%v", err)
 	}
-	if err := s.sameStart(ctx, e); err != nil {
+	if err = s.sameStart(ctx, e); err != nil {
 		return err
 	}
 	text, finished, err := s.slurm.AdminComment(ctx, e.Job)

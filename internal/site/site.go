@@ -75,7 +75,7 @@ func (s *Site) JobState(ctx context.Context, id uint32) (enclave.JobState, error
 	}
 	st := enclave.JobState{
 		Alive: j.Alive(), State: j.State, AllocNode: j.AllocNode, Batch: j.Batch,
-		TimeLimit: uint32(min(j.TimeLimit/time.Second, 1<<32-1)), //nolint:gosec // bounded
+		TimeLimit: uint32(min(j.TimeLimit/time.Second, 1<<32-1)),
 	}
 	if j.State == "COMPLETING" {
 		st.State = "CANCELLED"
@@ -103,7 +103,7 @@ func (s *Site) drain(ctx context.Context, e errand) error {
 	if n.Drained() && n.Reason != "" {
 		return nil
 	}
-	if err := s.slurm.Drain(ctx, e.Node, e.Reason); err != nil {
+	if err = s.slurm.Drain(ctx, e.Node, e.Reason); err != nil {
 		return err
 	}
 	if n, err = s.slurm.Node(ctx, e.Node); err != nil {
@@ -162,7 +162,7 @@ func (s *Site) requeue(ctx context.Context, e errand) error {
 		return nil
 	}
 	if refusal := unfit(j, e.Reason); refusal != nil {
-		if err := s.cancel(ctx, j); err != nil {
+		if err = s.cancel(ctx, j); err != nil {
 			return err
 		}
 		return refusal

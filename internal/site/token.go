@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	tokenName = "enclave="
+	opening = "enclave="
 	// MaxToken bounds the token: AdminComment belongs to others too.
 	MaxToken  = 300
 	maxReason = 100
@@ -46,7 +46,7 @@ func (a Accounting) Token() (string, error) {
 	if err := e.Encode(a); err != nil {
 		return "", fmt.Errorf("encode accounting: %w", err)
 	}
-	token := tokenName + strings.TrimSpace(b.String())
+	token := opening + strings.TrimSpace(b.String())
 	if len(token) > MaxToken {
 		return "", fmt.Errorf("encode accounting: %d bytes, at most %d", len(token), MaxToken)
 	}
@@ -90,7 +90,7 @@ func ParseAdminComment(text string) (Accounting, bool) {
 func findTokens(text string) [][2]int {
 	var spans [][2]int
 	for at := 0; at < len(text); {
-		i := strings.Index(text[at:], tokenName)
+		i := strings.Index(text[at:], opening)
 		if i < 0 {
 			break
 		}
@@ -98,7 +98,7 @@ func findTokens(text string) [][2]int {
 		_, n := parseToken(text[i:])
 		end := i + n
 		if n == 0 || i > 0 && !space(text[i-1]) || end < len(text) && !space(text[end]) {
-			at = i + len(tokenName)
+			at = i + len(opening)
 			continue
 		}
 		spans = append(spans, [2]int{i, end})
@@ -112,7 +112,7 @@ func space(c byte) bool { return c == ' ' || c == '\n' || c == '\t' }
 // parseToken reads a token at the beginning of s and gives its length, 0 when there is none.
 // sacctmgr writes backticks for quotes and small letters for capitals, byte for byte.
 func parseToken(s string) (Accounting, int) {
-	s, ok := strings.CutPrefix(s, tokenName)
+	s, ok := strings.CutPrefix(s, opening)
 	if !ok || !strings.HasPrefix(s, "{") {
 		return Accounting{}, 0
 	}
@@ -123,7 +123,7 @@ func parseToken(s string) (Accounting, int) {
 		d.DisallowUnknownFields()
 		if d.Decode(&a) == nil && known(a.Verdict) {
 			a.Code = enclave.Code(strings.ToUpper(string(a.Code)))
-			return a, len(tokenName) + int(d.InputOffset())
+			return a, len(opening) + int(d.InputOffset())
 		}
 	}
 	return Accounting{}, 0

@@ -119,7 +119,7 @@ func parseLimit(s string) (time.Duration, error) {
 		if err != nil {
 			return 0, fmt.Errorf("column TimeLimit: %q is no time", s)
 		}
-		sum += time.Duration(n) * units[i] //nolint:gosec // 16 bits
+		sum += time.Duration(n) * units[i]
 	}
 	return sum, nil
 }

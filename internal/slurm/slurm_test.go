@@ -206,10 +206,14 @@ func TestActs(t *testing.T) {
 		{"resume", func(ctx context.Context, c *slurm.CLI) error { return c.Resume(ctx, "k1") }, `scontrol ["update" "NodeName=k1" "State=RESUME"]`},
 		{"requeue", func(ctx context.Context, c *slurm.CLI) error { return c.Requeue(ctx, 4) }, `scontrol ["requeue" "4"]`},
 		{"cancel", func(ctx context.Context, c *slurm.CLI) error { return c.Cancel(ctx, 4) }, `scancel ["4"]`},
-		{"text while the job lives", func(ctx context.Context, c *slurm.CLI) error { return c.SetAdminComment(ctx, 4, evil) },
-			fmt.Sprintf(`scontrol ["update" "JobId=4" %q]`, "AdminComment="+evil)},
-		{"text in accounting", func(ctx context.Context, c *slurm.CLI) error { return c.SetStoredComment(ctx, 4, slurm.Stored(evil)) },
-			fmt.Sprintf(`sacctmgr ["-i" "-Q" "modify" "job" "where" "jobid=4" "set" %q]`, "AdminComment="+slurm.Stored(evil))},
+		{
+			"text while the job lives", func(ctx context.Context, c *slurm.CLI) error { return c.SetAdminComment(ctx, 4, evil) },
+			fmt.Sprintf(`scontrol ["update" "JobId=4" %q]`, "AdminComment="+evil),
+		},
+		{
+			"text in accounting", func(ctx context.Context, c *slurm.CLI) error { return c.SetStoredComment(ctx, 4, slurm.Stored(evil)) },
+			fmt.Sprintf(`sacctmgr ["-i" "-Q" "modify" "job" "where" "jobid=4" "set" %q]`, "AdminComment="+slurm.Stored(evil)),
+		},
 	} {
 		t.Run(c.name+" is one command with fixed arguments", func(t *testing.T) {
 			t.Parallel()

@@ -56,7 +56,8 @@ func TestSettle(t *testing.T) {
 		{"--no-requeue is kept", slurm.Job{State: "COMPLETING", Batch: true}, 0, refused, "COMPLETING restarts 0"},
 		{"a job that came back already stays", slurm.Job{State: "PENDING", Batch: true, Requeue: true, Restarts: 1}, 0, refused, "PENDING restarts 1"},
 		{
-			"the third restart is the last", slurm.Job{State: "COMPLETING", Batch: true, Requeue: true, Restarts: 3},
+			"the third restart is the last",
+			slurm.Job{State: "COMPLETING", Batch: true, Requeue: true, Restarts: 3},
 			3, refused, "COMPLETING restarts 3",
 		},
 	} {

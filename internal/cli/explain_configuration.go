@@ -1,0 +1,19 @@
+package cli
+
+// explainConfiguration are E0xx: what programs say of their files.
+func explainConfiguration() []Explanation {
+	return []Explanation{
+		{"E001", "A file of the configuration is missing, or others than root could have written it.", effectStart, "chown root:root and chmod 0644 it, and the directories above it likewise."},
+		{"E002", "enclave.yaml cannot be read or used.", effectStart, "Correct the line that the message names; enclave.yaml(5) has all keys."},
+		{"E003", "inventory.yaml cannot be read or used.", effectStart, "Correct the line that the message names."},
+		{"E004", "The verifier's key is missing, or others could have read it.", effectStart, "The state directory must be the enclave user's, the key of mode 0400. A new one: enclaved key."},
+		{"E005", "verifier.key in enclave.yaml is not this verifier's key.", effectStart, "Put the line that enclaved key prints into enclave.yaml on all hosts."},
+		{"E006", "The ledger cannot be opened.", effectStart, "Check space, owner and permissions of the state directory."},
+		{"E007", "tenants.yaml cannot be read or used.", effectStart, "Correct the line that the message names."},
+		{"E008", "A policy is missing or cannot be used.", effectStart, "Correct or add the file in policy.d that the message names."},
+		{"E009", "The table for slurmctld (tenants.lua) cannot be written.", effectStart, "Check space and permissions of the state directory."},
+		{"E010", "On a node: its enclave.yaml cannot be used. On the controller: enclaved cannot listen on its address.", "On a node: no rank was started, and this node is drained. On the controller: jobs of enclaves wait.", "Correct enclave.yaml there; is another enclaved running?"},
+		{"E011", "On a node: a service of the policy is not one host. On the controller: enclaved's socket is another's.", "On a node: no rank was started, and this node is drained. On the controller: jobs of enclaves wait.", "List the service's hosts one by one; stop the other enclaved."},
+		{"E012", "The user that slurmctld runs as does not exist.", effectStart, "controller.slurm_user must be SlurmUser of slurm.conf."},
+	}
+}

@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+func (s screen) reportCommand() *cobra.Command {
+	var restart uint32
+	var asJSON bool
+	c := command("report JOBID", "One screen on a job: verdict, nodes, network, storage, timeline", cobra.ExactArgs(1), nil)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		job, err := jobID(args[0])
+		if err != nil {
+			return err
+		}
+		src, err := s.source(c.Context())
+		if err != nil {
+			return err
+		}
+		var which *uint32
+		if c.Flags().Changed("restart") {
+			which = &restart
+		}
+		r, err := src.Report(c.Context(), job, which)
+		if err != nil {
+			return asked(err)
+		}
+		if asJSON {
+			err = printJSON(c.OutOrStdout(), r)
+		} else {
+			err = printText(c.OutOrStdout(), ReportScreen(r))
+		}
+		if err != nil {
+			return err
+		}
+		return reportStatus(r)
+	}
+	c.Flags().Uint32Var(&restart, "restart", 0, "an earlier start of a requeued job")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// jobID reads a Slurm job id.
+func jobID(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n == 0 {
+		return 0, &ExitError{ExitUsage, fmt.Errorf("%q is no job id", printable(s))}
+	}
+	return uint32(n), nil
+}
+
+// reportStatus is the exit status of a report. A verdict that is not known is treated as one
+// that is not good. SIMULATED is what a lab's policy asks for; its first line says what it is.
+func reportStatus(r api.Report) error {
+	switch r.Verdict {
+	case enclave.VerdictProtected, enclave.VerdictSimulated:
+		return nil
+	case enclave.VerdictRefused:
+		return &ExitError{ExitBelow, fmt.Errorf("job %d was refused", r.Job)}
+	}
+	return &ExitError{ExitUnknown, fmt.Errorf("job %d has no final verdict", r.Job)}
+}

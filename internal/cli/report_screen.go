@@ -1,0 +1,273 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// ReportScreen is the report as text, without colour and without any byte but printable ASCII
+// and newlines: names in it were chosen by users.
+func ReportScreen(r api.Report) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n", headline(r))
+	fields(&b, [][2]string{
+		{"User / account", r.User + " / " + r.Account},
+		{"Tenant", r.Tenant},
+		{"Partition", r.Partition + " of cluster " + r.Cluster},
+		{"Start", fmt.Sprintf("%d, registered %s%s%s", r.Restart, instant(&r.Registered), since(", let in ", r.Started), since(", over ", r.Ended))},
+		{"Verdict", verdictLine(r)},
+		{"Reason", refusalLine(r.Refusal)},
+	})
+	b.WriteString("\n")
+	nodeTable(&b, r.Nodes)
+	b.WriteString("\n")
+	fields(&b, [][2]string{
+		{"Network", networkLine(r)},
+		{"Storage", storageLine(r.Storage)},
+		{"Timeline", timeline(r.TimelineMS)},
+	})
+	b.WriteString("\n  Not covered by this report:\n")
+	for _, n := range r.NotCovered {
+		fmt.Fprintf(&b, "    - %s\n", n)
+	}
+	fmt.Fprintf(&b, "\n  Receipt  %s\n", or(r.Receipt, "not yet"))
+	return clean(b.String())
+}
+
+// headline says in the first line what nobody may overlook.
+func headline(r api.Report) string {
+	s := strings.ToUpper(string(r.Verdict))
+	if simulated(r) {
+		s = "SIMULATED"
+		if r.Verdict != enclave.VerdictSimulated {
+			s += ", " + strings.ToUpper(string(r.Verdict))
+		}
+	}
+	if r.Weak {
+		s += ", WEAK"
+	}
+	s += fmt.Sprintf(": job %d, start %d", r.Job, r.Restart)
+	if simulated(r) {
+		s += " - no hardware protection"
+	}
+	return s
+}
+
+// simulated is true when the verdict or one node says so: one is enough.
+func simulated(r api.Report) bool {
+	return r.Verdict == enclave.VerdictSimulated || slices.ContainsFunc(r.Nodes, func(n api.NodeReport) bool { return n.Simulated })
+}
+
+func verdictLine(r api.Report) string {
+	good := 0
+	for _, n := range r.Nodes {
+		if n.Result == enclave.StatusAffirming {
+			good++
+		}
+	}
+	s := fmt.Sprintf("%s: %d of %d nodes affirmed", strings.ToUpper(string(r.Verdict)), good, len(r.Nodes))
+	switch {
+	case simulated(r):
+		s += " by a test hierarchy, nothing was protected"
+	case r.Verdict == enclave.VerdictProtected:
+		s += " by hardware evidence before the first rank started"
+	}
+	if r.Weak {
+		s += "; WEAK: the measurement does not cover the nodes' disks"
+	}
+	return s
+}
+
+func refusalLine(r *enclave.Refusal) string {
+	if r == nil {
+		return ""
+	}
+	return r.Error() + ", fault: " + or(string(r.Fault), "nobody's") + "; see enclave explain " + string(r.Code)
+}
+
+// nodeTable has one line per node, and below it what failed.
+func nodeTable(out io.Writer, nodes []api.NodeReport) {
+	w := table(out)
+	row(w, "  Node", "Evidence", "Result", "Firmware (bl/tee/snp/ucode)", "Measurement", "Closed again")
+	for _, n := range nodes {
+		evidence := or(n.Product, "none")
+		if n.Simulated {
+			evidence += " SIMULATED"
+		}
+		if n.Weak {
+			evidence += " WEAK"
+		}
+		row(w, "  "+n.Name, evidence, or(string(n.Result), "none"), or(n.TCB, "-"), shortHex(n.Measurement), closed(n.Closed))
+	}
+	_ = w.Flush() // a strings.Builder never fails
+	for _, n := range nodes {
+		for _, c := range n.Checks {
+			if c.Result != enclave.CheckPass {
+				_, _ = fmt.Fprintf(out, "    %s: check %s: %s: %s\n", n.Name, c.Name, c.Result, c.Reason)
+			}
+		}
+		if n.Refusal != nil {
+			_, _ = fmt.Fprintf(out, "    %s: %s\n", n.Name, n.Refusal.Error())
+		}
+	}
+}
+
+func closed(c *bool) string {
+	switch {
+	case c == nil:
+		return "not told"
+	case *c:
+		return "yes"
+	}
+	return "NO"
+}
+
+// networkLine never prints a zero that nobody counted: nodes tell their counters at the end.
+func networkLine(r api.Report) string {
+	n := r.Network
+	if r.Started == nil {
+		return "the job was not let in"
+	}
+	told := 0
+	for _, x := range r.Nodes {
+		if x.Closed != nil {
+			told++
+		}
+	}
+	s := fmt.Sprintf("WireGuard of its own, %d peers; ", n.Peers)
+	if told == 0 {
+		return s + "counters are told at the end"
+	}
+	s += fmt.Sprintf("in the tunnel %s; outside it %s; packets rejected %d, dropped %d",
+		size(n.TunnelBytes), size(n.OutsideBytes), n.Rejected, n.Dropped)
+	if told < len(r.Nodes) {
+		s += fmt.Sprintf("; only %d of %d nodes have told", told, len(r.Nodes))
+	}
+	return s
+}
+
+func storageLine(s api.Storage) string {
+	if s.Backend == "" {
+		return "not told"
+	}
+	return fmt.Sprintf("%s: subtree %s at %s; assurance %s; transport %s", s.Backend, s.Subtree, s.Public, or(s.Assurance, "not told"), or(s.Transport, "not told"))
+}
+
+// phases is the order in which a node passes them; others follow by name.
+func phases() []string {
+	return []string{
+		"ground", "journal", "keys", "nonce", "report", "attest", "evidence", "barrier1", "roster", "mesh", "fence", "subtree", "probe",
+		"ready", "barrier2", "go", "total",
+	}
+}
+
+func timeline(ms map[string]int64) string {
+	order := phases()
+	names := slices.SortedFunc(maps.Keys(ms), func(a, b string) int {
+		x, y := slices.Index(order, a), slices.Index(order, b)
+		switch {
+		case x >= 0 && y >= 0:
+			return x - y
+		case x >= 0:
+			return -1
+		case y >= 0:
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
+	parts := make([]string, 0, len(names))
+	for _, n := range names {
+		parts = append(parts, fmt.Sprintf("%s %d ms", n, ms[n]))
+	}
+	return or(strings.Join(parts, " | "), "not told")
+}
+
+// fields prints names and values in two columns and leaves empty values out.
+func fields(out io.Writer, list [][2]string) {
+	w := table(out)
+	for _, f := range list {
+		if f[1] != "" {
+			row(w, "  "+f[0], f[1])
+		}
+	}
+	_ = w.Flush() // a strings.Builder never fails
+}
+
+func table(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 0, 0, 2, ' ', 0) }
+
+// row writes cells; a tab or newline in a value must not make another cell.
+func row(w io.Writer, cells ...string) {
+	for i := range cells {
+		cells[i] = printable(cells[i])
+	}
+	_, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) // the writer below never fails
+}
+
+// printable makes one line of a foreign text.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' {
+			return '?'
+		}
+		return c
+	}, s)
+}
+
+// clean is the last look at a screen: no escape sequence reaches a terminal.
+func clean(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c != '\n' && (c < ' ' || c > '~') {
+			return '?'
+		}
+		return c
+	}, s)
+}
+
+func printText(out io.Writer, text string) error {
+	_, err := io.WriteString(out, text)
+	return err
+}
+
+func shortHex(s string) string {
+	if len(s) > 12 {
+		return s[:12] + ".."
+	}
+	return or(s, "-")
+}
+
+func instant(t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
+
+func since(before string, t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return before + instant(t)
+}
+
+// size is a number of bytes, exact where it is small: "0 bytes" must mean none.
+func size(n uint64) string {
+	units := []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	if n < 1024 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	f := float64(n)
+	i := -1
+	for f >= 1024 && i < len(units)-1 {
+		f /= 1024
+		i++
+	}
+	return fmt.Sprintf("%.1f %s", f, units[i])
+}
