@@ -51,7 +51,7 @@ func (r Room) clear(ctx context.Context, p Plan, s Step) error {
 		}
 		m := outermost(mounts, ours[0])
 		if !m.labelled() && !strings.HasPrefix(m.FSType, "fuse") {
-			if err := r.sync(ctx, m); err != nil {
+			if err := r.sync(ctx, syncPoint(p, mounts, m)); err != nil {
 				if err.Code == CodeStuck {
 					return err // unmounting would hang as well; it stays for the admin to look at
 				}
@@ -65,18 +65,27 @@ func (r Room) clear(ctx context.Context, p Plan, s Step) error {
 	return errors.Join(lost, refuse(CodeAgain, enclave.FaultNode, "find who mounts there", "%s is mounted again and again", s.Target))
 }
 
+// syncPoint is where a mount's file system is synced: at the file system's own root when it is of
+// that, for where servers squash root, root may not open the tenant's directory.
+func syncPoint(p Plan, mounts []Mount, m Mount) string {
+	if root := at(mounts, p.Root); len(root) > 0 && root[0].Device == m.Device {
+		return p.Root
+	}
+	return m.Point
+}
+
 // sync is the evidence that nothing was lost: a write that failed after its program had ended
 // shows here and nowhere else.
-func (r Room) sync(ctx context.Context, m Mount) *enclave.Refusal {
-	err := r.Observer.Sync(ctx, m.Point)
+func (r Room) sync(ctx context.Context, point string) *enclave.Refusal {
+	err := r.Observer.Sync(ctx, point)
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
 		return refuse(CodeStuck, enclave.FaultNode, "look at the file system's servers, then run the epilog again",
-			"storage is stuck: sync %s did not end", m.Point)
+			"storage is stuck: sync %s did not end", point)
 	}
-	return refuse(CodeSync, enclave.FaultNode, "look at the file system's servers; data of the job may be lost", "sync %s: %v", m.Point, err)
+	return refuse(CodeSync, enclave.FaultNode, "look at the file system's servers; data of the job may be lost", "sync %s: %v", point, err)
 }
 
 // unmount takes one mount off. Holders of the job's ids are killed; anybody else's process is
@@ -137,7 +146,7 @@ func (p Plan) stray(m Mount) bool {
 		return true
 	}
 	return slices.ContainsFunc(p.Steps, func(s Step) bool {
-		return s.Subtree != "" && m.FSType == p.FSType && m.Point == s.Target && strings.HasSuffix(m.Root, "/"+s.Subtree)
+		return s.Subtree != "" && m.FSType == p.FSType && m.Point == s.Target && strings.HasSuffix(m.Root, "/"+s.tree())
 	})
 }
 

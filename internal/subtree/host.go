@@ -10,13 +10,15 @@ import (
 )
 
 // Bind asks for a directory of the file system at a target. The directory is found by descriptor
-// from the file system's root: beneath it, through no symlink, no magic link and no mount. It
-// and the way to it are held against Owners: who may write the way may choose the destination.
+// from the file system's root: beneath it, through no symlink, no magic link and no mount. The way
+// to the tenant's subtree must be root's alone, for who may write the way may choose the
+// destination; the subtree and what is inside it must be of one of the Owners.
 type Bind struct {
 	Root    string
 	FSType  string
 	Magic   uint32
 	Subtree string
+	Inside  string // "" or a directory of the subtree
 	Owners  []uint32
 	Target  string
 }

@@ -72,7 +72,8 @@ type Step struct {
 	Kind    Kind   `json:"kind"`
 	Target  string `json:"target"`
 	Size    uint64 `json:"size,omitempty"`
-	Subtree string `json:"subtree,omitempty"` // relative to Root
+	Subtree string `json:"subtree,omitempty"` // the tenant's, relative to Root
+	Inside  string `json:"inside,omitempty"`  // a directory of it, relative to Subtree
 	Keep    string `json:"keep,omitempty"`    // of the user's own, relative to Target
 }
 
@@ -106,7 +107,7 @@ func NewPlan(c Config, r Request) (Plan, error) {
 		case s.Kind == KindPublic:
 			s.Subtree = r.Subtree
 		case s.Kind == KindHome && r.HomeTree != "":
-			s.Subtree = path.Join(r.Subtree, r.HomeTree)
+			s.Subtree, s.Inside = r.Subtree, r.HomeTree
 		case s.Kind == KindHome:
 			s.Keep = r.HomeKeep
 		}
@@ -153,7 +154,7 @@ func (p Plan) String() string {
 		fmt.Fprintf(&b, "%-6s %s", s.Kind, s.Target)
 		switch {
 		case s.Subtree != "":
-			fmt.Fprintf(&b, " <- %s/%s", p.Root, s.Subtree)
+			fmt.Fprintf(&b, " <- %s/%s", p.Root, s.tree())
 		case s.Keep != "":
 			fmt.Fprintf(&b, " keeping %s", s.Keep)
 		case s.Size != 0:
@@ -163,6 +164,9 @@ func (p Plan) String() string {
 	}
 	return b.String()
 }
+
+// tree is the directory of the file system that a step shows.
+func (s Step) tree() string { return path.Join(s.Subtree, s.Inside) }
 
 // Detail is the plan as the journal keeps it.
 func (p Plan) Detail() string {

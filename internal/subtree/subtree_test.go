@@ -138,7 +138,7 @@ func TestUpAndDown(t *testing.T) {
 		assert.Equal(t, view, h.String())
 		require.NoError(t, room(h).Down(t.Context(), plan(t)))
 		assert.Equal(t, site, h.String())
-		assert.Equal(t, []string{"/lustre", "/home/alice"}, h.Synced)
+		assert.Equal(t, []string{"/var/lib/hidden/lustre", "/home/alice"}, h.Synced)
 	})
 	t.Run("up twice is up, down twice is down", func(t *testing.T) {
 		h := node()
@@ -330,13 +330,13 @@ func TestDownRefuses(t *testing.T) {
 	})
 	t.Run("a failed sync is told, and the mount goes all the same", func(t *testing.T) {
 		h := up(t)
-		h.Fail = map[string]error{"sync /lustre": errors.New("EIO")}
+		h.Fail = map[string]error{"sync /var/lib/hidden/lustre": errors.New("EIO")}
 		refused(t, room(h).Down(t.Context(), plan(t)), subtree.CodeSync, enclave.FaultNode)
 		assert.Equal(t, site, h.String())
 	})
 	t.Run("stuck storage keeps its mount for the admin", func(t *testing.T) {
 		h := up(t)
-		h.Fail = map[string]error{"sync /lustre": context.DeadlineExceeded}
+		h.Fail = map[string]error{"sync /var/lib/hidden/lustre": context.DeadlineExceeded}
 		refused(t, room(h).Down(t.Context(), plan(t)), subtree.CodeStuck, enclave.FaultNode)
 		assert.Contains(t, h.String(), "/lustre lustre")
 		assert.NotContains(t, h.String(), "/tmp")

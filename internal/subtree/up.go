@@ -135,8 +135,8 @@ func (s Step) fitsSubtree(p Plan, mounts []Mount, m Mount) string {
 		return m.String() + " is not the subtree"
 	case m.Device != root[0].Device:
 		return m.String() + " is of another file system"
-	case m.Root != path.Join(root[0].Root, s.Subtree):
-		return fmt.Sprintf("directory %s where %s is due", m.Root, path.Join(root[0].Root, s.Subtree))
+	case m.Root != path.Join(root[0].Root, s.tree()):
+		return fmt.Sprintf("directory %s where %s is due", m.Root, path.Join(root[0].Root, s.tree()))
 	}
 	return ""
 }
@@ -164,7 +164,8 @@ func (r Room) step(ctx context.Context, p Plan, s Step) error {
 	})
 	if err == nil && s.Subtree != "" {
 		err = r.Mounter.Bind(ctx, Bind{
-			Root: p.Root, FSType: p.FSType, Magic: p.Magic, Subtree: s.Subtree, Owners: p.Owners, Target: s.Target,
+			Root: p.Root, FSType: p.FSType, Magic: p.Magic, Subtree: s.Subtree, Inside: s.Inside,
+			Owners: p.Owners, Target: s.Target,
 		})
 	}
 	if err != nil {

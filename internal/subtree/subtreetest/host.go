@@ -74,7 +74,7 @@ func (h *Host) Bind(_ context.Context, b subtree.Bind) error {
 		return subtree.ErrType
 	}
 	h.Mount(subtree.Mount{
-		Device: h.Table[i].Device, Root: path.Join(h.Table[i].Root, b.Subtree), Point: b.Target,
+		Device: h.Table[i].Device, Root: path.Join(h.Table[i].Root, b.Subtree, b.Inside), Point: b.Target,
 		Options: []string{"rw", "nosuid", "nodev"}, FSType: b.FSType, Source: h.Table[i].Source,
 	})
 	return nil
