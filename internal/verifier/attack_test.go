@@ -92,18 +92,18 @@ func TestEvidenceThatBlamesItsNode(t *testing.T) {
 			a.Evidence = w.announce(a.Job, "n2").Evidence
 		}},
 		"evidence that is garbage": {"E220 node", func(_ *testing.T, _ *world, a *api.Announcement) { a.Evidence.Report = []byte("x") }},
-		"another's address": {"E222 node", func(_ *testing.T, _ *world, a *api.Announcement) {
+		"another's address": {"E250 node", func(_ *testing.T, _ *world, a *api.Announcement) {
 			a.Addresses = append(a.Addresses, netip.MustParseAddr("10.0.0.2"))
 		}},
-		"no address": {"E222 node", func(_ *testing.T, _ *world, a *api.Announcement) { a.Addresses = nil }},
-		"another's endpoint": {"E222 node", func(_ *testing.T, _ *world, a *api.Announcement) {
+		"no address": {"E250 node", func(_ *testing.T, _ *world, a *api.Announcement) { a.Addresses = nil }},
+		"another's endpoint": {"E250 node", func(_ *testing.T, _ *world, a *api.Announcement) {
 			a.Endpoint = netip.MustParseAddrPort("10.0.0.2:51820")
 		}},
 		"a chip that is not the enrolled one": {"E237 node", func(t *testing.T, w *world, a *api.Announcement) {
 			w.nodes["n1"].Chip = strings.Repeat("ab", 64)
 			*a = w.announce(a.Job, "n1")
 		}},
-		"an enrolment that was revoked": {"E226 node", func(t *testing.T, w *world, _ *api.Announcement) {
+		"an enrolment that was revoked": {"E252 node", func(t *testing.T, w *world, _ *api.Announcement) {
 			require.NoError(t, w.v.Revoke(t.Context(), 0, api.RevokeRequest{Node: "n1"}))
 		}},
 		"a sealing key that is none": {"E228 node", func(_ *testing.T, _ *world, a *api.Announcement) { a.Keys.HPKE = []byte("x") }},
@@ -259,6 +259,14 @@ func TestStormGuard(t *testing.T) {
 		assert.Equal(t, []string{"n1"}, w.site.Drained())
 		assert.Equal(t, "E530 policy", told(w.broken(t.Context(), k, "n2", "E210", enclave.FaultNode)))
 		assert.Empty(t, w.site.Drained())
+	})
+	bubble(t, "an admin puts a node back, once", func(t *testing.T, w *world) {
+		wrong(w, "debug", "n1")
+		w.all(w.register(job(7, "n1")), "n1")
+		require.NoError(t, w.v.Return(t.Context(), "n1"))
+		assert.Empty(t, w.site.Drained())
+		assert.Equal(t, "E140 request", told(w.v.Return(t.Context(), "n1")))
+		assert.Equal(t, "E140 request", told(w.v.Return(t.Context(), "n2")))
 	})
 	bubble(t, "a node that an admin drained stays drained", func(t *testing.T, w *world) {
 		require.NoError(t, w.site.Drain(t.Context(), "n1", "broken fan"))

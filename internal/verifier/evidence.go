@@ -143,11 +143,11 @@ func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Nod
 func codeOf(check string) enclave.Code {
 	switch check {
 	case checkAddresses:
-		return "E222"
+		return "E250"
 	case checkSealing:
-		return "E225"
+		return "E251"
 	case checkEnrolled:
-		return "E226"
+		return "E252"
 	}
 	return appraise.CodeOf(check)
 }

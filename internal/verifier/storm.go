@@ -117,6 +117,25 @@ func (v *Verifier) carryOut(ctx context.Context, out ruling) {
 	}
 }
 
+// Return undoes our latest drain of a node. What an admin drained, or Slurm, stays drained.
+func (v *Verifier) Return(ctx context.Context, node string) error {
+	v.storm.Lock()
+	defer v.storm.Unlock()
+	f, err := v.Ledger.LastFailure(ctx, node)
+	if err != nil || !f.Drained || f.Resumed {
+		return enclave.Refuse("E140", enclave.FaultRequest, "node %s is not drained by the verifier", printable(node, 64))
+	}
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := v.Site.Resume(call, node, "enclave:"+string(f.Code)); err != nil {
+		return enclave.Refuse("E511", enclave.FaultService, "node %s could not be resumed: %v", node, err)
+	}
+	if err := v.Ledger.Resumed(ctx, f.Name, node); err != nil {
+		return ledgerRefusal(err)
+	}
+	return nil
+}
+
 // drainReason is "enclave:E2xx what (fix)", printable, on one line.
 func drainReason(r enclave.Refusal) string {
 	s := "enclave:" + string(r.Code) + " " + r.Reason

@@ -40,6 +40,7 @@ const (
 	PathEnrolPending = "/v1/admin/enrol/pending"
 	PathEnrolApprove = "/v1/admin/enrol/approve"
 	PathRevoke       = "/v1/admin/revoke"
+	PathReturn       = "/v1/admin/return"
 )
 
 // MaxBody bounds every request; the largest is evidence with a full certificate table.

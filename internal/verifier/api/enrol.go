@@ -81,6 +81,11 @@ type RevokeRequest struct {
 	Node string `json:"node"`
 }
 
+// ReturnRequest puts a node back to work that was drained by us.
+type ReturnRequest struct {
+	Node string `json:"node"`
+}
+
 // EnrolKeys are the claim's keys of an enrolment.
 func (r EnrolRequest) EnrolKeys(node enclave.PublicKey) enclave.NodeKeys {
 	return enclave.NodeKeys{Ed25519: node, HPKE: r.HPKE}

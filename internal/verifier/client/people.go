@@ -73,3 +73,9 @@ func (c *Client) Revoke(ctx context.Context, node string) error {
 	_, err := post[api.Empty](ctx, c, api.PathRevoke, api.RevokeRequest{Node: node})
 	return err
 }
+
+// Return puts a node back to work that the verifier drained.
+func (c *Client) Return(ctx context.Context, node string) error {
+	_, err := post[api.Empty](ctx, c, api.PathReturn, api.ReturnRequest{Node: node})
+	return err
+}

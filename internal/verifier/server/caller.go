@@ -89,9 +89,8 @@ func (s *Server) viewer(r *http.Request) (verifier.Viewer, error) {
 	}
 	operator := uid == 0 || uid == s.SlurmUID
 	if !operator {
-		if operator, err = s.Operators.IsOperator(r.Context(), uid); err != nil {
-			operator = false // Slurm is away: people still see their own
-		}
+		level, err := s.Levels.AdminLevel(r.Context(), uid)
+		operator = err == nil && level >= Operator // Slurm is away: people still see their own
 	}
 	return verifier.Viewer{UID: uid, Operator: operator}, nil
 }
@@ -164,6 +163,6 @@ func (s *Server) isAdmin(ctx context.Context, uid uint32) bool {
 	if s.isController(ctx, uid) {
 		return true
 	}
-	yes, err := s.Operators.IsOperator(ctx, uid)
-	return err == nil && yes
+	level, err := s.Levels.AdminLevel(ctx, uid)
+	return err == nil && level >= Administrator
 }

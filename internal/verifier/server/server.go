@@ -38,9 +38,19 @@ type Credentials interface {
 	Decode(ctx context.Context, credential string) (uid uint32, payload string, err error)
 }
 
-// Operators knows who may see everything.
-type Operators interface {
-	IsOperator(ctx context.Context, uid uint32) (bool, error)
+// Level is what Slurm's accounting lets a user do.
+type Level int
+
+// Operators see every job; administrators also enrol and revoke nodes. The zero value is a user.
+const (
+	User Level = iota
+	Operator
+	Administrator
+)
+
+// Levels knows them.
+type Levels interface {
+	AdminLevel(ctx context.Context, uid uint32) (Level, error)
 }
 
 // Settings is what a Server is made of. All fields are needed.
@@ -48,7 +58,7 @@ type Settings struct {
 	Verifier    *verifier.Verifier
 	Authority   *pki.Authority
 	Credentials Credentials
-	Operators   Operators
+	Levels      Levels
 	PeerUID     func(net.Conn) (uint32, error) // of the other end of a Unix socket
 	SlurmUID    uint32                         // SlurmUser: the controller's prolog and epilog
 }
@@ -62,7 +72,7 @@ type Server struct {
 
 // New makes a server.
 func New(s Settings) (*Server, error) {
-	if s.Verifier == nil || s.Authority == nil || s.Credentials == nil || s.Operators == nil || s.PeerUID == nil {
+	if s.Verifier == nil || s.Authority == nil || s.Credentials == nil || s.Levels == nil || s.PeerUID == nil {
 		return nil, errors.New("make server: a part is missing")
 	}
 	return &Server{Settings: s, counters: newCounters(), gate: newGate()}, nil
@@ -146,6 +156,9 @@ func (s *Server) Local() http.Handler {
 	m.Handle("POST "+api.PathEnrolApprove, asPeer(s, s.isAdmin, v.EnrolApprove))
 	m.Handle("POST "+api.PathRevoke, asPeer(s, s.isAdmin, func(ctx context.Context, uid uint32, r api.RevokeRequest) (api.Empty, error) {
 		return api.Empty{}, v.Revoke(ctx, uid, r)
+	}))
+	m.Handle("POST "+api.PathReturn, asPeer(s, s.isAdmin, func(ctx context.Context, _ uint32, r api.ReturnRequest) (api.Empty, error) {
+		return api.Empty{}, v.Return(ctx, r.Node)
 	}))
 	m.Handle("/", s.unknown())
 	return m

@@ -72,9 +72,19 @@ func (m *munge) Decode(_ context.Context, c string) (uint32, string, error) {
 	return uid, payload, nil
 }
 
-type operators struct{}
+type levels struct{}
 
-func (operators) IsOperator(_ context.Context, uid uint32) (bool, error) { return uid == 3000, nil }
+func (levels) AdminLevel(_ context.Context, uid uint32) (server.Level, error) {
+	switch uid {
+	case 3000:
+		return server.Administrator, nil
+	case 3001:
+		return server.Operator, nil
+	case 3002:
+		return server.Administrator, errors.New("slurm is away")
+	}
+	return server.User, nil
+}
 
 func start(t *testing.T) *site {
 	t.Helper()
@@ -123,7 +133,7 @@ func (s *site) enrol(node string) {
 func (s *site) serve() {
 	s.t.Helper()
 	srv, err := server.New(server.Settings{
-		Verifier: s.v, Authority: s.authority, Credentials: &munge{}, Operators: operators{}, SlurmUID: 64030,
+		Verifier: s.v, Authority: s.authority, Credentials: &munge{}, Levels: levels{}, SlurmUID: 64030,
 		PeerUID: func(net.Conn) (uint32, error) { return s.uid.Load(), nil },
 	})
 	require.NoError(s.t, err)
@@ -337,6 +347,10 @@ func TestTheUnixSocketKnowsItsCallers(t *testing.T) {
 	assert.Equal(t, "E132", code(err), "an operator is no controller")
 	_, err = s.controller(2001).PendingEnrols(t.Context())
 	assert.Equal(t, "E132", code(err), "a user is no admin")
+	_, err = s.controller(3001).PendingEnrols(t.Context())
+	assert.Equal(t, "E132", code(err), "an operator is no admin")
+	_, err = s.controller(3002).PendingEnrols(t.Context())
+	assert.Equal(t, "E132", code(err), "nobody is admin while Slurm is away")
 	_, err = s.controller(3000).PendingEnrols(t.Context())
 	require.NoError(t, err)
 	_, err = s.controller(64030).Register(t.Context(), j)
@@ -353,7 +367,7 @@ func TestPeople(t *testing.T) {
 	_, err := s.person(2001).Report(t.Context(), 7, nil)
 	require.NoError(t, err)
 	restart := uint32(0)
-	_, err = s.person(3000).Report(t.Context(), 7, &restart)
+	_, err = s.person(3001).Report(t.Context(), 7, &restart)
 	require.NoError(t, err, "an operator")
 	_, err = s.person(2002).Report(t.Context(), 7, nil)
 	assert.Equal(t, "E135", code(err), "another user")

@@ -1,0 +1,179 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// Enroller is what a node asks the verifier while it is a stranger; the verifier's client is one.
+type Enroller interface {
+	EnrolNonce(ctx context.Context, node string) (api.EnrolNonceAnswer, error)
+	EnrolRequest(ctx context.Context, r api.EnrolRequest) (api.EnrolTicket, error)
+	EnrolStatus(ctx context.Context, r api.EnrolStatusRequest) (api.EnrolStatus, error)
+}
+
+// Registrar is what an admin asks the verifier on the controller.
+type Registrar interface {
+	PendingEnrols(ctx context.Context) ([]api.PendingEnrol, error)
+	EnrolApprove(ctx context.Context, r api.ApproveRequest) error
+	Revoke(ctx context.Context, node string) error
+	Return(ctx context.Context, node string) error
+}
+
+// Machine is what `enclave node` needs of the host that it runs on. Enroller and Registrar read
+// the configuration file; they are called when a command needs them.
+type Machine struct {
+	Name      func() (string, error) // NodeName
+	Attest    func(ctx context.Context, reportData [64]byte) (enclave.Evidence, error)
+	Enroller  func(config string) (e Enroller, verifier enclave.Digest, err error)
+	Registrar func(config string) (Registrar, error)
+	Store     func(c tls.Certificate) error // the node's key and certificate, for good
+	In        io.Reader                     // the admin's yes
+}
+
+// pollEnrolment is how often a node asks whether the admin has answered.
+const pollEnrolment = time.Second
+
+// NewNodeCommand is `enclave node`.
+func NewNodeCommand(m Machine) *cobra.Command {
+	c := nodeCommand("node", "Enrol, revoke and return enclave nodes", cobra.NoArgs)
+	c.RunE = func(*cobra.Command, []string) error {
+		return &ExitError{ExitUsage, errors.New("want enrol, revoke or return")}
+	}
+	c.AddCommand(m.enrolCommand(),
+		m.adminCommand("revoke", "Take a node's certificate out of use", Registrar.Revoke),
+		m.adminCommand("return", "Put a node that was drained by us back to work", Registrar.Return))
+	return c
+}
+
+func nodeCommand(use, short string, args cobra.PositionalArgs) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, SilenceUsage: true, SilenceErrors: true, Args: usage(args)}
+}
+
+// configOf is the root command's --config.
+func configOf(c *cobra.Command) string {
+	if f := c.Root().PersistentFlags().Lookup("config"); f != nil {
+		return f.Value.String()
+	}
+	return defaultConfig
+}
+
+func (m Machine) enrolCommand() *cobra.Command {
+	var request bool
+	var chip string
+	c := nodeCommand("enrol [NODE]", "Make this node known, or say yes to one that wants to be", cobra.MaximumNArgs(1))
+	c.Flags().BoolVar(&request, "request", false, "on the node: make key and report, and wait for the admin")
+	c.Flags().StringVar(&chip, "chip", "", "on the controller: the chip that the node must have, in place of the question")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		switch {
+		case request && len(args) == 0 && chip == "":
+			return m.request(c.Context(), configOf(c), c.OutOrStdout())
+		case !request && len(args) == 1:
+			return m.approve(c.Context(), configOf(c), c.OutOrStdout(), args[0], chip)
+		}
+		return &ExitError{ExitUsage, errors.New("want --request on the node, or NODE on the controller")}
+	}
+	return c
+}
+
+func (m Machine) adminCommand(name, short string, f func(Registrar, context.Context, string) error) *cobra.Command {
+	c := nodeCommand(name+" NODE", short, cobra.ExactArgs(1))
+	c.RunE = func(c *cobra.Command, args []string) error {
+		r, err := m.Registrar(configOf(c))
+		if err != nil {
+			return &ExitError{ExitUnknown, err}
+		}
+		if err := f(r, c.Context(), args[0]); err != nil {
+			return asked(err)
+		}
+		return nil
+	}
+	return c
+}
+
+// approve shows what is pending and takes the admin's yes: --chip in scripts, else a word.
+func (m Machine) approve(ctx context.Context, config string, out io.Writer, node, chip string) error {
+	r, err := m.Registrar(config)
+	if err != nil {
+		return &ExitError{ExitUnknown, err}
+	}
+	all, err := r.PendingEnrols(ctx)
+	if err != nil {
+		return asked(err)
+	}
+	p, err := choose(all, node, chip)
+	if err != nil {
+		return err
+	}
+	if err := printText(out, PendingScreen(p)); err != nil {
+		return err
+	}
+	if chip == "" && !m.yes(out) {
+		return &ExitError{ExitDenied, errors.New("not enrolled")}
+	}
+	err = r.EnrolApprove(ctx, api.ApproveRequest{Node: p.Node, Fingerprint: p.Fingerprint, ChipID: p.ChipID})
+	if err != nil {
+		return asked(err)
+	}
+	return printText(out, "enrolled "+printable(p.Node)+"\n")
+}
+
+// choose finds the one wish that is meant. Where several are pending for a node only a chip says
+// which: a stranger may have asked in its name.
+func choose(all []api.PendingEnrol, node, chip string) (api.PendingEnrol, error) {
+	var found []api.PendingEnrol
+	for _, p := range all {
+		if p.Node == node && (chip == "" || strings.EqualFold(p.ChipID, chip)) {
+			found = append(found, p)
+		}
+	}
+	switch {
+	case len(found) == 0 && chip != "":
+		return api.PendingEnrol{}, &ExitError{ExitMissing, fmt.Errorf("no enrolment of %s with this chip is pending", printable(node))}
+	case len(found) == 0:
+		return api.PendingEnrol{}, &ExitError{ExitMissing, fmt.Errorf("no enrolment of %s is pending: run enclave node enrol --request there", printable(node))}
+	case len(found) > 1 && chip == "":
+		return api.PendingEnrol{}, &ExitError{ExitUnknown, fmt.Errorf("%d enrolments of %s are pending: say which with --chip", len(found), printable(node))}
+	}
+	return found[len(found)-1], nil
+}
+
+func (m Machine) yes(out io.Writer) bool {
+	if err := printText(out, "Is this the chip of that machine? Type yes: "); err != nil {
+		return false
+	}
+	line, err := bufio.NewReader(io.LimitReader(m.In, 64)).ReadString('\n')
+	return err == nil && strings.TrimSpace(line) == "yes"
+}
+
+// PendingScreen is a wish as text.
+func PendingScreen(p api.PendingEnrol) string {
+	var b strings.Builder
+	if p.Result.Simulated {
+		b.WriteString("SIMULATED: this chip is a lab's, no hardware\n")
+	}
+	lines := [][2]string{
+		{"NODE", p.Node},
+		{"CHIP", p.ChipID},
+		{"KEY", p.Fingerprint.String()},
+		{"PRODUCT", or(p.Result.Product, "-")},
+		{"FROM", p.From},
+		{"SINCE", instant(&p.At)},
+	}
+	if p.Replaces != "" {
+		lines = append(lines, [2]string{"REPLACES CHIP", p.Replaces})
+	}
+	fields(&b, lines)
+	return clean(b.String())
+}

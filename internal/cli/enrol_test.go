@@ -1,0 +1,159 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/cli"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/pki"
+)
+
+// registry is a verifier that keeps one wish.
+type registry struct {
+	pending  []api.PendingEnrol
+	enrolled string
+	asked    api.EnrolRequest
+	polls    int
+	log      string
+}
+
+func (r *registry) EnrolNonce(context.Context, string) (api.EnrolNonceAnswer, error) {
+	return api.EnrolNonceAnswer{Cluster: "c1", Nonce: enclave.Nonce{1}, Seconds: 60}, nil
+}
+
+func (r *registry) EnrolRequest(_ context.Context, q api.EnrolRequest) (api.EnrolTicket, error) {
+	r.asked = q
+	return api.EnrolTicket{Fingerprint: enclave.Digest{2}}, nil
+}
+
+func (r *registry) EnrolStatus(context.Context, api.EnrolStatusRequest) (api.EnrolStatus, error) {
+	if r.polls--; r.polls >= 0 {
+		return api.EnrolStatus{State: api.EnrolPending}, nil
+	}
+	return api.EnrolStatus{State: api.EnrolEnrolled, Certificate: []byte("certificate")}, nil
+}
+
+func (r *registry) PendingEnrols(context.Context) ([]api.PendingEnrol, error) { return r.pending, nil }
+
+func (r *registry) EnrolApprove(_ context.Context, q api.ApproveRequest) error {
+	r.enrolled = q.Node + " " + q.ChipID
+	return nil
+}
+
+func (r *registry) Revoke(_ context.Context, node string) error {
+	r.log += "revoke " + node
+	return enclave.Refuse("E138", enclave.FaultRequest, "not enrolled")
+}
+
+func (r *registry) Return(_ context.Context, node string) error {
+	r.log += "return " + node
+	return nil
+}
+
+func runNode(t *testing.T, r *registry, in string, stored *tls.Certificate, args ...string) (string, error) {
+	t.Helper()
+	m := cli.Machine{
+		Name: func() (string, error) { return "n1", nil },
+		Attest: func(_ context.Context, data [64]byte) (enclave.Evidence, error) {
+			return enclave.Evidence{Report: data[:]}, nil
+		},
+		Enroller:  func(string) (cli.Enroller, enclave.Digest, error) { return r, enclave.Digest{3}, nil },
+		Registrar: func(string) (cli.Registrar, error) { return r, nil },
+		Store:     func(c tls.Certificate) error { *stored = c; return nil },
+		In:        strings.NewReader(in),
+	}
+	var out bytes.Buffer
+	c := cli.NewRootCommand(&out, &out, "test", nil, cli.NewNodeCommand(m))
+	c.SetArgs(append([]string{"node"}, args...))
+	err := c.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func exitCode(err error) int {
+	if e, ok := errors.AsType[*cli.ExitError](err); ok {
+		return e.Code
+	}
+	return cli.ExitFailure
+}
+
+func wish(chip string) api.PendingEnrol {
+	return api.PendingEnrol{
+		Node: "n1", ChipID: strings.Repeat(chip, 64), Fingerprint: enclave.Digest{7}, From: "10.0.0.1\x1b[2J", At: time.Unix(0, 0),
+		Result: enclave.AttestationResult{Simulated: true},
+	}
+}
+
+func TestANodeStoresItsKeyOnceTheAdminSaidYes(t *testing.T) {
+	t.Parallel()
+	var stored tls.Certificate
+	r := &registry{polls: 1}
+	out, err := runNode(t, r, "", &stored, "enrol", "--request")
+	require.NoError(t, err)
+	assert.Contains(t, out, "waiting for the admin")
+	assert.Contains(t, out, enclave.Digest{2}.String())
+	pub, err := pki.ParseRequest("n1", r.asked.CSR)
+	require.NoError(t, err)
+	want, err := api.EnrolClaim("c1", enclave.Digest{3}, enclave.Digest{}, "n1", enclave.Nonce{1}, r.asked.EnrolKeys(enclave.PublicKey(pub))).ReportData()
+	require.NoError(t, err)
+	assert.Equal(t, want[:], r.asked.Evidence.Report, "the report vouches for the key in the request")
+	assert.Equal(t, "certificate", string(stored.Certificate[0]))
+	assert.NotNil(t, stored.PrivateKey)
+}
+
+func TestTheAdminSaysYesToOneChip(t *testing.T) {
+	t.Parallel()
+	chip := strings.Repeat("ab", 64)
+	for name, c := range map[string]struct {
+		pending  []api.PendingEnrol
+		in       string
+		args     []string
+		exit     int
+		enrolled string
+	}{
+		"yes in words":               {[]api.PendingEnrol{wish("ab")}, "yes\n", []string{"n1"}, 0, "n1 " + chip},
+		"no in words":                {[]api.PendingEnrol{wish("ab")}, "no\n", []string{"n1"}, cli.ExitDenied, ""},
+		"yes without an end of line": {[]api.PendingEnrol{wish("ab")}, "yes", []string{"n1"}, cli.ExitDenied, ""},
+		"the chip":                   {[]api.PendingEnrol{wish("ab")}, "", []string{"n1", "--chip", strings.ToUpper(chip)}, 0, "n1 " + chip},
+		"another chip":               {[]api.PendingEnrol{wish("cd")}, "", []string{"n1", "--chip", chip}, cli.ExitMissing, ""},
+		"nobody asked":               {nil, "yes\n", []string{"n1"}, cli.ExitMissing, ""},
+		"another node asked":         {[]api.PendingEnrol{wish("ab")}, "yes\n", []string{"n2"}, cli.ExitMissing, ""},
+		"two asked in one name":      {[]api.PendingEnrol{wish("ab"), wish("cd")}, "yes\n", []string{"n1"}, cli.ExitUnknown, ""},
+		"two asked, one has it":      {[]api.PendingEnrol{wish("ab"), wish("cd")}, "", []string{"n1", "--chip", chip}, 0, "n1 " + chip},
+		"both sides at once":         {nil, "", []string{"n1", "--request"}, cli.ExitUsage, ""},
+		"no side":                    {nil, "", nil, cli.ExitUsage, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := &registry{pending: c.pending}
+			out, err := runNode(t, r, c.in, nil, append([]string{"enrol"}, c.args...)...)
+			if c.exit == 0 {
+				require.NoError(t, err)
+				assert.Contains(t, out, "SIMULATED")
+			} else {
+				assert.Equal(t, c.exit, exitCode(err))
+			}
+			assert.Equal(t, c.enrolled, r.enrolled)
+			assert.NotContains(t, out, "\x1b", "what a stranger sent can't move the cursor")
+		})
+	}
+}
+
+func TestRevokeAndReturn(t *testing.T) {
+	t.Parallel()
+	r := &registry{}
+	_, err := runNode(t, r, "", nil, "revoke", "n1")
+	assert.Equal(t, cli.ExitDenied, exitCode(err))
+	_, err = runNode(t, r, "", nil, "return", "n2")
+	require.NoError(t, err)
+	assert.Equal(t, "revoke n1return n2", r.log)
+}
