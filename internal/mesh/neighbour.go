@@ -29,8 +29,24 @@ func (d Device) Neighbours(own [32]byte) []Neighbour {
 	if n == 1 {
 		ring = ring[:1]
 	}
+	return d.neighbours(own, ring)
+}
+
+// Pairs are all peers, in an order that starts behind this node on the ring: where every node
+// goes through its pairs at the same pace, no node is asked by many at once.
+func (d Device) Pairs(own [32]byte) []Neighbour {
+	n := len(d.Tunnel.Peers)
+	at, _ := slices.BinarySearchFunc(d.Tunnel.Peers, own, func(p Peer, k [32]byte) int { return bytes.Compare(p.Key[:], k[:]) })
+	var order []int
+	for i := range n {
+		order = append(order, (at+i)%n)
+	}
+	return d.neighbours(own, order)
+}
+
+func (d Device) neighbours(own [32]byte, which []int) []Neighbour {
 	var out []Neighbour
-	for _, i := range ring {
+	for _, i := range which {
 		p := d.Tunnel.Peers[i]
 		// The route decides which of the peer's addresses can be reached from here.
 		r := slices.IndexFunc(d.Routes, func(r Route) bool { return slices.Contains(p.Addresses, r.To) })

@@ -164,3 +164,20 @@ func TestNeighbours(t *testing.T) {
 		})
 	}
 }
+
+func TestPairs(t *testing.T) {
+	in := input()
+	d, err := mesh.Plan(in)
+	require.NoError(t, err)
+	pairs := d.Pairs(in.Own.Key)
+	require.Len(t, pairs, 2)
+	assert.Equal(t, []string{"n3", "n1"}, []string{pairs[0].Node, pairs[1].Node}, "behind this node first")
+	assert.Equal(t, []bool{true, false}, []bool{pairs[0].First, pairs[1].First})
+	t.Run("a job of one node has none", func(t *testing.T) {
+		in.Peers = nil
+		d, err := mesh.Plan(in)
+		require.NoError(t, err)
+		assert.Empty(t, d.Pairs(in.Own.Key))
+		assert.Empty(t, d.Neighbours(in.Own.Key))
+	})
+}

@@ -102,8 +102,16 @@ func TestKeeperIsOnItsOwn(t *testing.T) {
 		assert.Equal(t, []int{pid, pid}, []int{sid, pgid})
 	})
 	t.Run("standard streams on /dev/null and nothing inherited", func(t *testing.T) {
-		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-		require.NoError(t, err)
+		var fds []string
+		require.Eventually(t, func() bool { // it closes the readiness pipe after its last word
+			var targets []string
+			fds, _ = filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+			for _, fd := range fds {
+				to, _ := os.Readlink(fd)
+				targets = append(targets, to)
+			}
+			return len(fds) > 3 && !strings.Contains(strings.Join(targets, " "), "pipe:")
+		}, 5*time.Second, 5*time.Millisecond)
 		for _, fd := range fds {
 			to, err := os.Readlink(fd)
 			if errors.Is(err, os.ErrNotExist) {

@@ -242,3 +242,87 @@ func (n *node) askOne(ctx context.Context, other *node) error {
 	}
 	return os.ErrInvalid
 }
+
+// TestSimultaneousHandshakes: WireGuard loses both handshakes when both ends start one in the
+// same moment, and tries again after five seconds. With First true on both sides 3 of 4 rounds
+// took that long.
+func TestSimultaneousHandshakes(t *testing.T) {
+	round := func() (worst time.Duration) {
+		l := build(t)
+		a, b := l.nodes[0], l.nodes[1]
+		a.up(t)
+		b.up(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		serving, stop := context.WithCancel(ctx)
+		defer func() { stop(); cancel(); a.down(t); b.down(t) }()
+		took := make(chan time.Duration, 2)
+		start := make(chan struct{})
+		for _, pair := range [][2]*node{{a, b}, {b, a}} {
+			go func() { _ = pair[0].answer(serving) }()
+			go func() {
+				n := pair[0].neighbour(pair[1])
+				_ = pair[0].Beside(func() error {
+					<-start
+					begin := time.Now()
+					err := tunnel.Probe(ctx, device, tunnel.Port, mesh.Mark(job), tunnel.Token{1}, []mesh.Neighbour{n})
+					took <- time.Since(begin)
+					return err
+				})
+			}()
+		}
+		time.Sleep(100 * time.Millisecond)
+		close(start)
+		return max(<-took, <-took)
+	}
+	for range 4 {
+		require.Less(t, round(), 4*time.Second, "WireGuard's retry comes after 5 s")
+	}
+}
+
+func (n *node) neighbour(other *node) mesh.Neighbour {
+	for _, x := range n.mesh.Neighbours(n.own.Key) {
+		if x.Node == other.Name {
+			return x
+		}
+	}
+	return mesh.Neighbour{}
+}
+
+func TestWireGuardOverIPv6(t *testing.T) {
+	l := enclaveUp(t, true)
+	n1, n2 := l.nodes[0], l.nodes[1]
+	for _, address := range []string{"10.77.0.2:7000", "[fd77::2]:7000"} {
+		serve(t, n2.Node, user, "tcp", address)
+		l.wire.clear()
+		act(t, n1.Node, user, role{Proto: "tcp", Address: address, Payload: secret}).must("got")
+		assert.Zero(t, l.wire.holds(secret))
+		l.wire.onlyWireGuard(t)
+	}
+}
+
+func TestWarm(t *testing.T) {
+	l := build(t)
+	for _, n := range l.nodes {
+		n.up(t)
+	}
+	for _, n := range l.nodes {
+		require.NoError(t, n.Beside(func() error {
+			return tunnel.Warm(t.Context(), device, tunnel.Port, mesh.Mark(job), n.mesh.Pairs(n.own.Key), time.Millisecond)
+		}))
+	}
+	for _, n := range l.nodes {
+		require.Eventually(t, func() bool {
+			shaken := 0
+			err := n.Do(func() error {
+				s, err := link.Kernel{}.State(t.Context(), device)
+				for _, p := range s.Peers {
+					if !p.Handshake.IsZero() {
+						shaken++
+					}
+				}
+				return err
+			})
+			return err == nil && shaken == 2
+		}, 4*time.Second, 20*time.Millisecond, "%s has a session with each peer", n.Name)
+	}
+}

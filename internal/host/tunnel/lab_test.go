@@ -60,8 +60,9 @@ func addresses(i int) []netip.Addr {
 	return []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", i)), netip.MustParseAddr(fmt.Sprintf("fd77::%d", i))}
 }
 
-// build makes the nodes and plans; nothing of the enclave is up.
-func build(t *testing.T) *lab {
+// build makes the nodes and plans; nothing of the enclave is up. WireGuard's packets go over
+// IPv4, or IPv6 where the test says so.
+func build(t *testing.T, over6 ...bool) *lab {
 	t.Helper()
 	l := &lab{t: t, sw: nettest.New(t, "sw"), x: nettest.New(t, "x")}
 	l.x.Join(l.sw, 1500, "10.77.0.100/24", "fd77::100/64")
@@ -73,7 +74,7 @@ func build(t *testing.T) *lab {
 		n.key = enclave.NewSecret(key.Bytes())
 		n.own = enclave.Peer{
 			Node: n.Name, Addresses: addresses(i), Key: enclave.PublicKey(key.PublicKey().Bytes()),
-			Endpoint: netip.AddrPortFrom(addresses(i)[0], 51820),
+			Endpoint: netip.AddrPortFrom(addresses(i)[len(over6)], 51820),
 		}
 		l.nodes = append(l.nodes, n)
 	}
@@ -198,9 +199,9 @@ func (n *node) ask(ctx context.Context) error {
 }
 
 // enclaveUp brings up all nodes and waits for the tunnels.
-func enclaveUp(t *testing.T) *lab {
+func enclaveUp(t *testing.T, over6 ...bool) *lab {
 	t.Helper()
-	l := build(t)
+	l := build(t, over6...)
 	for _, n := range l.nodes {
 		n.up(t)
 	}

@@ -107,6 +107,33 @@ func Probe(ctx context.Context, device string, port uint16, mark uint32, token T
 	return nil
 }
 
+// Warm has WireGuard shake hands with every peer of the list that this node is First of, one
+// each pace, and waits for nobody. It is for the time after the second barrier, when all nodes
+// are configured: ranks that first speak to each other in an all-to-all start in the same
+// moment from both ends, and would wait five seconds.
+func Warm(ctx context.Context, device string, port uint16, mark uint32, list []mesh.Neighbour, pace time.Duration) error {
+	c, err := listen(ctx, device, netip.AddrPortFrom(netip.IPv6Unspecified(), 0), mark)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	tick := time.NewTicker(max(pace, time.Microsecond))
+	defer tick.Stop()
+	for _, n := range list {
+		if !n.First {
+			continue
+		}
+		// A packet that is lost costs no more than not to have been sent.
+		_, _ = c.WriteToUDPAddrPort([]byte(ask), netip.AddrPortFrom(n.Address, port))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
 type prober struct {
 	conn    *net.UDPConn
 	token   Token
