@@ -38,7 +38,7 @@ func Explain(code enclave.Code) (Explanation, bool) {
 
 func explainCommand() *cobra.Command {
 	var asJSON bool
-	c := command("explain CODE", "What an error code means: cause, effect on jobs, fix", cobra.ExactArgs(1), nil)
+	c := command("explain CODE", "What an error code means: cause, effect on jobs, fix", cobra.ExactArgs(1))
 	c.RunE = func(c *cobra.Command, args []string) error {
 		code := strings.ToUpper(args[0])
 		if !regexp.MustCompile(`^E[0-9]{3}$`).MatchString(code) {

@@ -59,7 +59,6 @@ func explainProtocol() []Explanation {
 		{"E137", "Too many enrolments are pending.", effectCall, "Approve or let expire the pending ones, then ask again."},
 		{"E138", "No such enrolment is pending: it expired, or enclaved was restarted.", effectCall, "On the node again: enclave node enrol --request."},
 		{"E139", "The chip is not the one that was confirmed, or it hides its identity.", effectCall, "Compare with the machine's own record. Do not approve another chip; unmask the chip id in the firmware."},
-		{"E140", "The node to be returned is not drained by the verifier.", "None.", "What an admin drained, an admin resumes: scontrol update NodeName=NODE State=RESUME."},
 		{"E140", "The node to be returned is not drained by the verifier.", "None.", "What an admin or Slurm has drained is theirs to resume: scontrol update nodename=NODE state=resume."},
 	}
 }

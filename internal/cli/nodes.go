@@ -14,7 +14,7 @@ import (
 
 func (s screen) nodesCommand() *cobra.Command {
 	var asJSON bool
-	c := command("nodes", "The enclave nodes and what their latest evidence was worth", cobra.NoArgs, nil)
+	c := command("nodes", "The enclave nodes and what their latest evidence was worth", cobra.NoArgs)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		src, err := s.source(c.Context())
 		if err != nil {
@@ -35,7 +35,7 @@ func (s screen) nodesCommand() *cobra.Command {
 
 func (s screen) jobsCommand() *cobra.Command {
 	var asJSON bool
-	c := command("jobs", "The jobs that you may see, with their verdicts", cobra.NoArgs, nil)
+	c := command("jobs", "The jobs that you may see, with their verdicts", cobra.NoArgs)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		src, err := s.source(c.Context())
 		if err != nil {

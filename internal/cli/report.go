@@ -13,7 +13,7 @@ import (
 func (s screen) reportCommand() *cobra.Command {
 	var restart uint32
 	var asJSON bool
-	c := command("report JOBID", "One screen on a job: verdict, nodes, network, storage, timeline", cobra.ExactArgs(1), nil)
+	c := command("report JOBID", "One screen on a job: verdict, nodes, network, storage, timeline", cobra.ExactArgs(1))
 	c.RunE = func(c *cobra.Command, args []string) error {
 		job, err := jobID(args[0])
 		if err != nil {

@@ -52,8 +52,8 @@ func NewRootCommand(out, errOut io.Writer, version string, open Open, more ...*c
 }
 
 // command is a command of ours, without its flags.
-func command(use, short string, args cobra.PositionalArgs, run func(*cobra.Command, []string) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, SilenceUsage: true, SilenceErrors: true, Args: usage(args), RunE: run}
+func command(use, short string, args cobra.PositionalArgs) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, SilenceUsage: true, SilenceErrors: true, Args: usage(args)}
 }
 
 // source opens the way to enclaved. What can't be asked can't be determined.

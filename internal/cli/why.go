@@ -25,7 +25,7 @@ type Why struct {
 
 func (s screen) whyCommand() *cobra.Command {
 	var asJSON bool
-	c := command("why JOBID|NODE", "What happened to a job or a node, since when, what is likely, what to do", cobra.ExactArgs(1), nil)
+	c := command("why JOBID|NODE", "What happened to a job or a node, since when, what is likely, what to do", cobra.ExactArgs(1))
 	c.RunE = func(c *cobra.Command, args []string) error {
 		src, err := s.source(c.Context())
 		if err != nil {

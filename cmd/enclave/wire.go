@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/attest"
+	"github.com/slurm-enclave/slurm-enclave/internal/cli"
+	"github.com/slurm-enclave/slurm-enclave/internal/config"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/munge"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/client"
+)
+
+const (
+	patience = 5 * time.Second                 // how long a command tries to reach enclaved
+	tsm      = "/sys/kernel/config/tsm/report" // the kernel's configfs-tsm
+	state    = "/var/lib/slurm-enclave"        // of the node: its key and certificate
+)
+
+// load reads enclave.yaml with the caller's own rights.
+func load(path string) (config.Config, enclave.Digest, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return config.Config{}, enclave.Digest{}, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	cfg, err := config.Load(f)
+	if err != nil {
+		return config.Config{}, enclave.Digest{}, fmt.Errorf("%s: %w", path, err)
+	}
+	pin, err := cfg.Verifier.KeyDigest()
+	if err != nil {
+		return config.Config{}, enclave.Digest{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return cfg, pin, nil
+}
+
+// open makes people's way to enclaved: one pinned key, and a munge credential for each question.
+func open(_ context.Context, path string) (cli.Source, error) {
+	cfg, pin, err := load(path)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Options{Address: cfg.Verifier.Address, Pin: pin, Patience: patience, Credential: munge.Munge{}.Encode}), nil
+}
+
+// node is what `enclave node` needs: as a stranger from a node, as an admin on the controller.
+func node() cli.Machine {
+	return cli.Machine{
+		Name:   nodeName,
+		Attest: attest.New(tsm).Evidence,
+		Enroller: func(path string) (cli.Enroller, enclave.Digest, error) {
+			cfg, pin, err := load(path)
+			if err != nil {
+				return nil, enclave.Digest{}, err
+			}
+			return client.New(client.Options{Address: cfg.Verifier.Address, Pin: pin, Patience: patience}), pin, nil
+		},
+		Registrar: func(path string) (cli.Registrar, error) {
+			cfg, _, err := load(path)
+			if err != nil {
+				return nil, err
+			}
+			return client.New(client.Options{Socket: cfg.Controller.Socket, Patience: patience}), nil
+		},
+		Store: func(c tls.Certificate) error { return client.StoreNode(state, c) },
+		In:    os.Stdin,
+	}
+}
+
+// nodeName is the host name up to the first dot, which slurmd too looks for in slurm.conf. A
+// name that is not in the inventory is refused by the verifier.
+func nodeName() (string, error) {
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("read host name: %w", err)
+	}
+	name, _, _ = strings.Cut(name, ".")
+	return name, nil
+}
