@@ -129,9 +129,12 @@ func parseToken(s string) (Accounting, int) {
 	return Accounting{}, 0
 }
 
+// pending is what enclave.lua writes at submit, until there is a verdict.
+const pending enclave.Verdict = "pending"
+
 func known(v enclave.Verdict) bool {
 	switch v {
-	case enclave.VerdictProtected, enclave.VerdictSimulated, enclave.VerdictRefused, enclave.VerdictIncomplete:
+	case pending, enclave.VerdictProtected, enclave.VerdictSimulated, enclave.VerdictRefused, enclave.VerdictIncomplete:
 		return true
 	}
 	return false

@@ -42,6 +42,7 @@ func TestMerge(t *testing.T) {
 		"the text of others":                 {"JS1:H4s=", "JS1:H4s= " + now},
 		"a text with a space at its end":     {"x ", "x " + now},
 		"our token alone":                    {old, now},
+		"what enclave.lua wrote at submit":   {`enclave={"v":"pending"}`, now},
 		"our token between":                  {"a  " + old + "\tb\n", "a  " + now + "\tb\n"},
 		"our token as sacctmgr left it":      {"a " + slurm.Stored(old) + " b", "a " + now + " b"},
 		"two of ours":                        {old + " mid " + old, now + " mid "},
