@@ -1,0 +1,165 @@
+// Package enclaved puts the daemon together: files, verifier, site role, server.
+//
+// It decides nothing. A fault of the configuration stops it before it listens, with a code, the
+// file's name and what to do; nothing half-configured ever answers a node. Only cmd/enclaved
+// uses it.
+package enclaved
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/config"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/file"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/munge"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/peer"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/program"
+	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+	"github.com/slurm-enclave/slurm-enclave/internal/site"
+	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/pki"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/server"
+)
+
+// spoolPause is how often the site role looks after what Slurm could not be told.
+const spoolPause = 5 * time.Second
+
+// Options say how to run.
+type Options struct {
+	Config string           // path of enclave.yaml
+	Reload <-chan os.Signal // every signal reads tenants and policies again
+	Trust  file.Trust       // who may own the files; the zero value is root alone
+}
+
+// Run serves until ctx ends.
+func Run(ctx context.Context, log *logrus.Logger, o Options) error {
+	d, err := prepare(ctx, log, files{o.Trust}, o.Config)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := d.ledger.Close(); err != nil {
+			log.WithError(err).Error("ledger not closed")
+		}
+	}()
+	return d.run(ctx, o.Reload)
+}
+
+// daemon is everything that lives as long as the process.
+type daemon struct {
+	log      *logrus.Logger
+	config   config.Config
+	ledger   *ledger.Ledger
+	site     *site.Site
+	verifier *verifier.Verifier
+	server   *server.Server
+	books    *books
+}
+
+func prepare(ctx context.Context, log *logrus.Logger, f files, path string) (*daemon, error) {
+	c, err := f.config(path)
+	if err != nil {
+		return nil, err
+	}
+	inventory, err := f.inventory(c.Controller.Inventory)
+	if err != nil {
+		return nil, err
+	}
+	b, err := f.books(c)
+	if err != nil {
+		return nil, err
+	}
+	key, err := loadKey(c)
+	if err != nil {
+		return nil, err
+	}
+	authority, err := pki.New(key)
+	if err != nil {
+		return nil, err
+	}
+	slurmUID, err := slurmUser(ctx, c.Controller.SlurmUser)
+	if err != nil {
+		return nil, err
+	}
+	l, err := openLedger(ctx, c.Controller.State)
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{log: log, config: c, ledger: l, books: b, site: site.New(slurm.NewCLI(program.Runner{}), l, time.Now)}
+	d.verifier, err = verifier.New(ctx, verifier.Settings{
+		Config: c, Inventory: inventory, Key: key, Ledger: l, Site: timely{d.site}, Tenants: b, Appraiser: b, Authority: authority, Alarm: d.alarm,
+	})
+	if err == nil {
+		d.server, err = server.New(server.Settings{
+			Verifier: d.verifier, Authority: authority, Credentials: munge.Munge{}, Levels: levels{program.Runner{}},
+			PeerUID: peer.UID, SlurmUID: slurmUID,
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return d, nil
+}
+
+func (d *daemon) alarm(a ledger.Alarm) {
+	d.log.WithFields(logrus.Fields{"code": a.Code, "reason": a.Reason}).Error("alarm")
+}
+
+func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
+	public, err := listenPublic(ctx, d.config.Controller.Listen)
+	if err != nil {
+		return err
+	}
+	local, err := listenLocal(ctx, d.config.Controller.Socket)
+	if err != nil {
+		return errors.Join(err, public.Close())
+	}
+	d.log.WithFields(logrus.Fields{
+		"address": d.config.Controller.Listen, "key": pin(d.verifier.Public()), "simulated": d.config.Controller.AllowSimulated,
+	}).Info("ready")
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	kept := make(chan struct{})
+	go func() { defer close(kept); d.keep(ctx, reload) }()
+	// Open barriers are refused first, so that the calls which wait at them end.
+	context.AfterFunc(ctx, d.verifier.Close)
+	err = d.server.Serve(ctx, public, local)
+	end()
+	d.verifier.Close() // waits, should the first call be under way
+	<-kept
+	if err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	d.log.Info("stopped")
+	return nil
+}
+
+// keep does the errands that Slurm could not be told, and reads the books again when told to.
+func (d *daemon) keep(ctx context.Context, reload <-chan os.Signal) {
+	t := time.NewTicker(spoolPause)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			work, cancel := context.WithTimeout(ctx, time.Minute)
+			if err := d.site.Work(work); err != nil {
+				d.log.WithError(err).Warn("errands not done")
+			}
+			cancel()
+		case <-reload:
+			if err := d.books.load(d.config); err != nil {
+				d.log.WithError(err).Error("files not read again, the old ones stay in force")
+				continue
+			}
+			d.log.Info("tenants and policies read again")
+		}
+	}
+}
