@@ -21,11 +21,17 @@ func (s *supervisor) bringUp(ctx context.Context) error {
 	if err := s.startController(ctx, n0); err != nil {
 		return err
 	}
+	if err := s.startVerifier(ctx, n0); err != nil {
+		return err
+	}
 	err := s.each(func(c *computer) error {
-		if c.Role != RoleEnclave && c.Role != RolePlain {
-			return nil
+		switch c.Role {
+		case RoleEnclave:
+			return s.startNode(ctx, c)
+		case RolePlain:
+			return c.start(ctx, "slurmd", "", "slurmd", "-D", "-N", c.Name)
 		}
-		return c.start(ctx, "slurmd", "", "slurmd", "-D", "-N", c.Name)
+		return nil
 	})
 	if err != nil {
 		return err
@@ -132,7 +138,7 @@ func accounting() [][]string {
 // hosts.
 func (s *supervisor) install() error {
 	layer := filepath.Join(s.root, "layer")
-	for _, dir := range []string{"usr/libexec/slurm-enclave", "usr/bin", "usr/sbin"} {
+	for _, dir := range []string{"usr/libexec/slurm-enclave", "usr/bin", "usr/sbin", filepath.Dir(pluginPath)} {
 		if err := os.MkdirAll(filepath.Join(layer, dir), 0o755); err != nil {
 			return err
 		}

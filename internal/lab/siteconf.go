@@ -3,6 +3,8 @@ package lab
 import (
 	"fmt"
 	"strings"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/attest/attesttest"
 )
 
 // Ports of the lab, as etc/enclave.yaml has them.
@@ -19,10 +21,12 @@ func enclaveYAML(s Spec, key string) string {
 		fmt.Sprintf("  slurmctld: {addresses: [%s], port: 6817}", n0),
 		"  slurmd_port: 6818",
 		"  srun_ports: 61001-61200",
+		fmt.Sprintf("  submit_hosts: [{name: login, addresses: [%s]}]", address(0, 20).Addr()),
 		"network: {port: 51820, interactive: allow}",
 		"storage:",
 		"  backend: bind",
 		"  source: " + siteMount,
+		"  fstype: ext4",
 		"  public: /lustre",
 		"  home: {own: user, public: /home}",
 		"  tmp_size: 64MiB",
@@ -60,3 +64,26 @@ func tenantsYAML() string {
 
 // pluginPath is where Slurm's own plugins are in Debian.
 const pluginPath = "/usr/lib/x86_64-linux-gnu/slurm-wlm/enclave.so"
+
+// jobSubmitLua is what a site adds to its own job_submit.lua.
+const jobSubmitLua = `local enclave = dofile("/etc/slurm-enclave/enclave.lua")
+function slurm_job_submit(job, partitions, uid) return enclave.submit(job, partitions, uid) end
+function slurm_job_modify(job, record, partitions, uid) return enclave.modify(job, record, partitions, uid) end
+`
+
+// policyYAML affirms exactly what the lab's simulated firmware says it has launched.
+func policyYAML() string {
+	tcb := attesttest.CurrentTCB()
+	return strings.Join([]string{
+		"name: default",
+		"reference_values:",
+		"  - name: the lab's guest",
+		"    measurement: " + attesttest.LabMeasurement().String(),
+		"    covers: [firmware, kernel, rootfs]",
+		"minimum_tcb:",
+		fmt.Sprintf("  milan: {bl: %d, tee: %d, snp: %d, ucode: %d}", tcb.Bootloader, tcb.TEE, tcb.SNP, tcb.Microcode),
+		"smt: allow",
+		"weak_boot: refuse",
+		"allow_simulated: true",
+	}, "\n") + "\n"
+}

@@ -108,6 +108,9 @@ func (s *supervisor) ground(ctx context.Context) error {
 	if err = writeLayer(filepath.Join(s.root, "layer"), files); err != nil {
 		return err
 	}
+	if err = s.product(); err != nil {
+		return err
+	}
 	if err = s.install(); err != nil {
 		return err
 	}
@@ -151,7 +154,9 @@ func (s *supervisor) configure(ctx context.Context, c *computer) error {
 		},
 	}
 	if c.Role == RoleEnclave {
-		plan.Root.Binds = append(plan.Root.Binds, machine.Bind{From: filepath.Join(s.root, "site"), To: siteMount})
+		plan.Root.Binds = append(plan.Root.Binds,
+			machine.Bind{From: filepath.Join(s.root, "site"), To: siteMount},
+			machine.Bind{From: filepath.Join(s.root, "hierarchy"), To: hierarchyDir})
 	}
 	if s.cgroups == machine.CgroupFreezer {
 		plan.Cgroup = filepath.Join(cgroupName, c.Name)

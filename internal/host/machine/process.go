@@ -134,14 +134,18 @@ func Reap() (pid int, status syscall.WaitStatus, err error) {
 }
 
 // StartTime is the 22nd field of /proc/PID/stat (proc(5)): with the PID it names a process
-// for as long as this machine runs.
+// for as long as this machine runs. A process that has ended and was not waited for is an error.
 func StartTime(pid int) (string, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return "", err
 	}
 	_, rest, ok := strings.Cut(string(b), ") ")
-	if fields := strings.Fields(rest); ok && len(fields) > 19 {
+	fields := strings.Fields(rest)
+	switch {
+	case ok && len(fields) > 0 && fields[0] == "Z":
+		return "", os.ErrProcessDone
+	case ok && len(fields) > 19:
 		return fields[19], nil
 	}
 	return "", fmt.Errorf("parse /proc/%d/stat: too few fields", pid)

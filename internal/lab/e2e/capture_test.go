@@ -160,7 +160,7 @@ const tunnelPort = 51820
 func outside(frames []frame) []frame {
 	var out []frame
 	for _, f := range frames {
-		if enclaveNode(f.src) && enclaveNode(f.dst) && !control(f) && !(f.proto == unix.IPPROTO_UDP && f.dstPort == tunnelPort) {
+		if enclaveNode(f.src) && enclaveNode(f.dst) && !control(f) && !wireguard(f) {
 			out = append(out, f)
 		}
 	}
@@ -168,6 +168,8 @@ func outside(frames []frame) []frame {
 }
 
 func enclaveNode(a netip.Addr) bool { return netip.MustParsePrefix("10.93.1.0/24").Contains(a) }
+
+func wireguard(f frame) bool { return f.proto == unix.IPPROTO_UDP && f.dstPort == tunnelPort }
 
 // control is Slurm's own traffic: slurmctld, slurmd, srun's ports.
 func control(f frame) bool {

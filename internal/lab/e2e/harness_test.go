@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -155,12 +156,7 @@ func await(t *testing.T, id string, states ...string) string {
 	last := ""
 	eventually(t, 90*time.Second, func() bool {
 		last = field(t, id, "JobState")
-		for _, s := range states {
-			if last == s {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(states, last)
 	}, func() string {
 		return fmt.Sprintf("job %s is %s, wanted %v\n%s", id, last, states, on(t, "n0", "root", "scontrol", "show", "job", id))
 	})
@@ -200,4 +196,10 @@ func state(t *testing.T) lab.State {
 	s, err := lab.Load()
 	require.NoError(t, err)
 	return s
+}
+
+// execCommand is a command of this machine that ends with the test.
+func execCommand(t *testing.T, argv []string) *exec.Cmd {
+	t.Helper()
+	return exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 }

@@ -1,0 +1,138 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/config"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/program"
+	"github.com/slurm-enclave/slurm-enclave/internal/job"
+	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/client"
+)
+
+// How long the controller's scripts wait for enclaved. A job that waits in CONFIGURING for a
+// verifier that restarts is better than one that is requeued at once, over and over.
+const (
+	registerTimeout = 15 * time.Second
+	settleTimeout   = 30 * time.Second
+	settlePatience  = 5 * time.Second
+)
+
+// concerns says whether a controller's script has anything to do. It opens nothing, so that a
+// broken enclave.yaml never touches the jobs of other partitions.
+func concerns(partitions []string, env func(string) string) bool {
+	return slices.Contains(partitions, env("SLURM_JOB_PARTITION"))
+}
+
+// ControllerProlog registers the job and returns the exit status of PrologSlurmctld: 1 requeues
+// the job and touches no node. Slurm takes a script that was killed for a success; then nothing
+// is registered, and the nodes are told so.
+func ControllerProlog(ctx context.Context, log *logrus.Logger, partitions []string, env func(string) string) int {
+	if !concerns(partitions, env) {
+		return exitFine
+	}
+	j, _, err := job.FromPrologEnv(env)
+	if err != nil {
+		log.WithError(err).Error("job not registered")
+		return exitBroken
+	}
+	entry := log.WithField("job", j.Directory())
+	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	err = register(ctx, j)
+	if r, ok := enclave.AsRefusal(err); ok && r.Fault == enclave.FaultRequest {
+		// Requeueing can't help; the nodes are refused with this reason and the job fails.
+		entry.WithField("code", r.Code).Warn("job refused: " + r.Reason)
+		return exitFine
+	}
+	if err != nil {
+		entry.WithError(err).Error("job not registered")
+		return exitBroken
+	}
+	entry.Info("job registered")
+	return exitFine
+}
+
+func register(ctx context.Context, j enclave.Job) error {
+	c, err := controllerClient(registerTimeout)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Register(ctx, api.RegisterRequest{Job: j})
+	return err
+}
+
+func controllerClient(patience time.Duration) (*client.Client, error) {
+	cfg, err := loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Options{Socket: cfg.Controller.Socket, Patience: patience}), nil
+}
+
+// ControllerEpilog settles a start: enclaved requeues a job that never got its GO through
+// nobody's fault. With enclaved away this does it, from what enclaved has left on the disk.
+func ControllerEpilog(ctx context.Context, log *logrus.Logger, partitions []string, env func(string) string) int {
+	if !concerns(partitions, env) {
+		return exitFine
+	}
+	j, _, err := job.FromPrologEnv(env)
+	if err != nil {
+		log.WithError(err).Error("job not settled")
+		return exitBroken
+	}
+	entry := log.WithField("job", j.Directory())
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	err = settle(ctx, j)
+	if err == nil {
+		return exitFine
+	}
+	entry.WithError(err).Warn("enclaved does not settle the job")
+	if err := settleAlone(ctx, j); err != nil {
+		entry.WithError(err).Error("job not requeued")
+		return exitBroken
+	}
+	return exitFine
+}
+
+func settle(ctx context.Context, j enclave.Job) error {
+	c, err := controllerClient(settlePatience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Settled(ctx, j.JobKey)
+	return err
+}
+
+// settleAlone requeues a start that has no go file, as often as the site allows.
+func settleAlone(ctx context.Context, j enclave.Job) error {
+	state, most := StateDir, config.Default().Controller.MaxRestarts
+	if cfg, err := loadConfig(); err == nil {
+		state, most = cfg.Controller.State, cfg.Controller.MaxRestarts
+	}
+	_, err := os.Stat(filepath.Join(state, "go", j.Directory()))
+	if err == nil || j.Restart >= most {
+		return nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	driver := slurm.NewCLI(program.Runner{})
+	now, err := driver.Job(ctx, j.Job)
+	if err != nil || !now.Batch || slices.Contains([]string{"CANCELLED", "TIMEOUT", "DEADLINE", "PREEMPTED", "PENDING"}, now.State) {
+		return err
+	}
+	return driver.Requeue(ctx, j.Job)
+}

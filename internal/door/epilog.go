@@ -1,0 +1,124 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/job"
+	"github.com/slurm-enclave/slurm-enclave/internal/journal"
+	"github.com/slurm-enclave/slurm-enclave/internal/stage"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// closeLimit is how long closing may take, the report included.
+const closeLimit = 60 * time.Second
+
+// NodeEpilog closes what the prologs of a job opened on this node, whether they ran, half ran or
+// never ran, and returns the exit status: 1 when something is left, for Slurm then drains the
+// node.
+func NodeEpilog(ctx context.Context, log *logrus.Logger, env func(string) string) int {
+	ctx, cancel := context.WithTimeout(ctx, closeLimit)
+	defer cancel()
+	j, where, err := job.FromPrologEnv(env)
+	if err != nil {
+		log.WithError(err).Error("environment not understood")
+		return exitBroken
+	}
+	n, err := newNode(log, j, where.Node)
+	if err != nil {
+		log.WithError(err).Error("node not ready for enclaves")
+		return exitBroken
+	}
+	configured := n.configure()
+	if n.client != nil {
+		defer n.client.Close()
+	}
+	if errors.Is(configured, errNoConfig) {
+		n.log.WithError(configured).Error("what to take down is not known")
+		return exitBroken
+	}
+	return n.close(ctx)
+}
+
+// close takes everything of the job down and reports it.
+func (n *node) close(ctx context.Context) int {
+	started := time.Now()
+	errs := n.gate.Remove(n.job.Job)
+	network := n.counted(ctx)
+	r := n.resume()
+	errs = errors.Join(errs, stage.Down(ctx, n.rooms(), nil))
+	left, err := n.leftovers(ctx)
+	errs = errors.Join(errs, err)
+	n.phases["teardown"] = time.Since(started).Milliseconds()
+	report := api.TeardownRequest{
+		NodeRequest: n.request(), Closed: errs == nil && len(left) == 0, Checks: left, PhasesMS: n.phases, Network: network,
+	}
+	if !report.Closed {
+		report.Refusal = leftoverRefusal(n.name, left, errs)
+		n.log.WithFields(phaseFields(n.phases)).Error("not closed: " + report.Refusal.Reason)
+	} else {
+		n.log.WithFields(phaseFields(n.phases)).Info("closed")
+	}
+	n.finish(report.Closed)
+	n.report(ctx, report, r)
+	if !report.Closed {
+		return exitBroken
+	}
+	return exitFine
+}
+
+// resume opens the journal to write in it what is undone; one that is missing or damaged does
+// not keep anything from being taken down.
+func (n *node) resume() journal.Record {
+	j, r, err := journal.Open(RunDir, n.job.JobKey, boottime)
+	if err != nil {
+		n.log.WithError(err).Info("no journal")
+		return r
+	}
+	n.journal = j
+	return r
+}
+
+func (n *node) finish(closed bool) {
+	if n.journal == nil {
+		return
+	}
+	var err error
+	if closed {
+		err = errors.Join(n.journal.Close(""), journal.Remove(RunDir, n.job.JobKey))
+	} else {
+		err = n.journal.Leave()
+	}
+	if err != nil {
+		n.log.WithError(err).Warn("journal not closed")
+	}
+}
+
+// report is the node's last word. A job of which this node has never begun anything has none.
+func (n *node) report(ctx context.Context, t api.TeardownRequest, r journal.Record) {
+	if n.client == nil || (t.Closed && len(r.Lines) == 0) {
+		return
+	}
+	if err := n.client.Teardown(ctx, t); err != nil {
+		n.log.WithError(err).Warn("teardown not reported")
+	}
+}
+
+func leftoverRefusal(name string, left []enclave.Check, err error) *enclave.Refusal {
+	reason := ""
+	if err != nil {
+		if r, ok := enclave.AsRefusal(err); ok {
+			return r
+		}
+		reason = err.Error()
+	} else if len(left) > 0 {
+		reason = left[0].Reason
+	}
+	r := nodeError("E245", "enclave host check on the node, then reboot it or clean up", "after the job: %s", reason)
+	r.Node = name
+	return r
+}

@@ -1,0 +1,155 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/ipc"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
+	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
+	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
+	"github.com/slurm-enclave/slurm-enclave/internal/stage"
+)
+
+// rooms is the order of an enclave on a node, for both directions: the prolog opens them from
+// the top, the epilog closes them from the bottom. The job's processes go first, for each room
+// above would be held open by them. The fence goes before the mesh and the closed fence takes
+// its place in the same moment, so that no packet of a process that was missed leaves in clear.
+func (n *node) rooms() []stage.Stage {
+	return []stage.Stage{
+		n.journaled("mesh", n.meshUp, n.meshDown),
+		n.journaled("fence", n.fenceUp, n.fenceDown),
+		n.journaled("subtree", n.subtreeUp, n.subtreeDown),
+		n.journaled("ipc", nil, n.ipcDown),
+		n.journaled("processes", nil, n.processesDown),
+	}
+}
+
+// journaled writes the intent before the act. Going down needs no journal: one that can't be
+// written must not keep the room open.
+func (n *node) journaled(name string, up, down func(context.Context) error) stage.Stage {
+	return stage.Stage{
+		Name: name,
+		Up: func(ctx context.Context) error {
+			if err := n.journal.Intent(name, ""); err != nil {
+				return nodeError("E249", "check space and permissions of "+RunDir, "%s", err)
+			}
+			if up != nil {
+				if err := n.timed(name, func() error { return up(ctx) }); err != nil {
+					return err
+				}
+			}
+			return n.journal.Done(name)
+		},
+		Down: func(ctx context.Context) error {
+			err := n.timed(name+"_down", func() error { return down(ctx) })
+			if err != nil || n.journal == nil {
+				return err
+			}
+			if note := n.journal.Undone(name); note != nil {
+				n.log.WithError(note).Warn("journal not written")
+			}
+			return nil
+		},
+	}
+}
+
+// meshUp starts the keeper first: it holds the key, and the device where the kernel has none.
+func (n *node) meshUp(ctx context.Context) error {
+	kernel := link.Kernel{}.Mesh()
+	var endpoints []netip.Addr
+	for _, p := range n.peers {
+		endpoints = append(endpoints, p.Endpoint.Addr())
+	}
+	mtu, err := link.UnderlayMTU(endpoints)
+	if err != nil {
+		return err
+	}
+	driver, err := mesh.Mode(ctx, kernel)
+	if err != nil {
+		return err
+	}
+	n.device, err = mesh.Plan(mesh.Input{
+		Key: n.job.JobKey, UID: n.job.UID, SubUIDs: n.subuids, Own: n.own, Peers: n.peers, PrivateKey: n.keys.WireGuard(),
+		ListenPort: n.own.Endpoint.Port(), SlurmdPort: n.config.Slurm.SlurmdPort, MTU: mesh.TunnelMTU(mtu), Driver: driver,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = spawn.Keeper(ctx, KeeperPath, keeper.Config{
+		Key: n.job.JobKey, Device: n.device.Link.Name, MTU: n.device.Link.MTU, Userspace: driver == mesh.DriverKeeper,
+		Directory: n.directory(), GoFile: filepath.Join(GateDir, fmt.Sprintf("%d.go", n.job.Job)),
+		Expires: n.until, PrivateKey: n.keys.WireGuard(),
+	})
+	if err != nil {
+		return err
+	}
+	return mesh.Up(ctx, kernel, n.device)
+}
+
+func (n *node) meshDown(ctx context.Context) error {
+	return errors.Join(
+		spawn.StopKeeper(ctx, n.directory()),
+		mesh.Down(ctx, link.Kernel{}.Mesh(), n.job.Job))
+}
+
+// fenceUp replaces the closed fence, which stands between jobs, in one transaction.
+func (n *node) fenceUp(ctx context.Context) error {
+	in, err := n.fenceInput()
+	if err != nil {
+		return err
+	}
+	table, err := fence.Plan(in)
+	if err != nil {
+		return err
+	}
+	return fence.Up(ctx, filter.Kernel{}, table, fence.ClosedName)
+}
+
+func (n *node) fenceDown(ctx context.Context) error {
+	closed, err := ClosedFence(n.config)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		fence.Up(ctx, filter.Kernel{}, closed, fence.Name(n.job.Job)),
+		fence.Down(ctx, filter.Kernel{}, n.job.Job))
+}
+
+func (n *node) subtreeUp(ctx context.Context) error {
+	plan, err := n.view()
+	if err != nil {
+		return err
+	}
+	return subtreeRoom().Up(ctx, plan)
+}
+
+// subtreeDown takes down what is mounted, whoever's plan it was.
+func (n *node) subtreeDown(ctx context.Context) error {
+	plan := viewConfig(n.config).Leftovers()
+	if len(n.uids()) > 0 {
+		plan.UID, plan.SubUIDs = n.job.UID, n.subuids
+	}
+	return subtreeRoom().Down(ctx, plan)
+}
+
+func (n *node) ipcDown(context.Context) error {
+	if len(n.uids()) == 0 {
+		return nil
+	}
+	return ipc.Remove(n.uids())
+}
+
+func (n *node) processesDown(ctx context.Context) error {
+	if len(n.uids()) == 0 {
+		return nil
+	}
+	return process.Kill(ctx, n.uids(), uidMin)
+}

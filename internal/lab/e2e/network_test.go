@@ -1,0 +1,262 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// Programs in perl, which every Debian has. tcpServer answers each line with ANSWER and the
+// line; talk asks once; udpServer writes what it gets to a file.
+const (
+	tcpServer = `use IO::Socket::INET; $| = 1; my $s = IO::Socket::INET->new(LocalPort => $ARGV[0], Listen => 5, ReuseAddr => 1) or die $!;
+while (my $c = $s->accept) { my $l = <$c>; print $c "ANSWER-$l"; close $c }`
+	talk = `use IO::Socket::INET; my $c = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1], Timeout => 4) or die "refused: $!\n";
+print $c "$ARGV[2]\n"; $c->flush; print scalar <$c>`
+	udpServer = `use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalPort => $ARGV[0], Proto => "udp") or die $!;
+open my $f, ">>", $ARGV[1]; $f->autoflush(1); while ($s->recv(my $b, 2048)) { print $f "$b\n" }`
+	udpSend = `use IO::Socket::INET; my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1], LocalPort => $ARGV[1], Proto => "udp") or die $!;
+$s->send($ARGV[2]) or die "refused: $!\n"`
+)
+
+func address(t *testing.T, node string) string {
+	t.Helper()
+	for _, h := range state(t).Hosts {
+		if h.Name == node {
+			return h.Address.Addr().String()
+		}
+	}
+	require.Fail(t, "no such host", node)
+	return ""
+}
+
+// sleeper is a running job of the user on these nodes.
+func sleeper(t *testing.T, user, nodes string) string {
+	t.Helper()
+	id := submit(t, user, "sleep 300", "--partition=cpu-sev", "--nodes="+strconv.Itoa(1+strings.Count(nodes, ",")), "--nodelist="+nodes)
+	t.Cleanup(func() { on(t, "n0", "root", "scancel", id); idle(t) })
+	await(t, id, "RUNNING")
+	eventually(t, 30*time.Second, func() bool {
+		return on(t, "n0", "root", "scontrol", "listpids", id).status >= 0 && strings.Contains(on(t, strings.Split(nodes, ",")[0], "root", "pgrep", "-u", user).out, "\n")
+	}, func() string { return "the job's script has not started" })
+	return id
+}
+
+// background runs a program on a host until the test's end.
+func background(t *testing.T, host, user string, argv ...string) {
+	t.Helper()
+	c, err := state(t).Command(host, user, argv)
+	require.NoError(t, err)
+	p := execCommand(t, c)
+	require.NoError(t, p.Start())
+	t.Cleanup(func() {
+		on(t, host, "root", "pkill", "-KILL", "-f", argv[len(argv)-1])
+		_ = p.Process.Kill()
+		_ = p.Wait()
+	})
+	time.Sleep(300 * time.Millisecond)
+}
+
+func TestP2NothingLeavesTheTunnel(t *testing.T) {
+	idle(t)
+	c := startCapture(t)
+	_, said := submitProgram(t, "--user", "alice", "--nodes", "3", "--", filepath.Join(programs(), "pingpong"))
+	idle(t)
+	frames := c.stop()
+	seen := outside(frames)
+	assert.Empty(t, seen, list(seen))
+	tunnelled := 0
+	for _, f := range frames {
+		if f.proto == unix.IPPROTO_UDP && f.dstPort == tunnelPort {
+			tunnelled += len(f.payload)
+		}
+	}
+	assert.Greater(t, tunnelled, 8<<20, "the ranks' traffic went through the tunnel")
+
+	id := strings.Fields(said)[1]
+	var report struct {
+		Verdict string
+		Nodes   []struct{ Name, Result string }
+		Network struct {
+			Peers        int
+			TunnelBytes  uint64  `json:"tunnel_bytes"`
+			OutsideBytes *uint64 `json:"outside_bytes"`
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(must(t, "n0", "root", "enclave", "report", id, "--json")), &report))
+	assert.Equal(t, "simulated", report.Verdict)
+	require.Len(t, report.Nodes, 3)
+	for _, n := range report.Nodes {
+		assert.Equal(t, "affirming", n.Result, n.Name)
+	}
+	require.NotNil(t, report.Network.OutsideBytes)
+	assert.Zero(t, *report.Network.OutsideBytes)
+	assert.Greater(t, report.Network.TunnelBytes, uint64(8<<20))
+}
+
+func TestP2APlainJobShowsThatTheCaptureSees(t *testing.T) {
+	background(t, "n2", "root", "perl", "-e", tcpServer, "7701")
+	c := startCapture(t)
+	require.Contains(t, must(t, "n1", "root", "perl", "-e", talk, address(t, "n2"), "7701", "PLAIN-1f2e"), "ANSWER-PLAIN-1f2e")
+	assert.NotEmpty(t, holding(c.stop(), "PLAIN-1f2e"))
+}
+
+func TestP2ARootOwnedServerAnswersInTheTunnel(t *testing.T) {
+	idle(t)
+	background(t, "n2", "root", "perl", "-e", tcpServer, "7702")
+	id := sleeper(t, "alice", "n1,n2")
+	ask := func(mark string) (result, []frame) {
+		c := startCapture(t)
+		r := on(t, "n1", "alice", "perl", "-e", talk, address(t, "n2"), "7702", mark)
+		return r, holding(c.stop(), mark)
+	}
+	r, seen := ask("TUNNEL-77aa")
+	assert.Contains(t, r.out, "ANSWER-TUNNEL-77aa")
+	assert.Empty(t, seen, list(seen))
+
+	t.Run("control: with table and rules taken away it is in the clear", func(t *testing.T) {
+		for _, n := range []string{"n1", "n2"} {
+			must(t, n, "root", "nft", "delete", "table", "inet", "enclave_"+id)
+			must(t, n, "root", "sh", "-c", "while ip rule | grep -q 990; do ip rule del $(ip rule | grep -m1 990 | cut -f2- | sed 's/\\[.*//') || exit 1; done")
+		}
+		r, seen := ask("CLEAR-77bb")
+		assert.Contains(t, r.out, "ANSWER-CLEAR-77bb")
+		assert.NotEmpty(t, seen)
+	})
+}
+
+func TestP2OtherWaysOutAreShut(t *testing.T) {
+	idle(t)
+	background(t, "n3", "root", "perl", "-e", tcpServer, "7703")
+	background(t, "c1", "root", "perl", "-e", tcpServer, "7703")
+	id := sleeper(t, "alice", "n1,n2")
+	for _, host := range []string{"n3", "c1"} {
+		r := on(t, "n1", "alice", "perl", "-e", talk, address(t, host), "7703", "OUT-1")
+		assert.NotZero(t, r.status, "%s: %s", host, r)
+	}
+	t.Run("also for another user, who has no business there", func(t *testing.T) {
+		r := on(t, "n1", "bob", "perl", "-e", talk, address(t, "n3"), "7703", "OUT-2")
+		assert.NotZero(t, r.status, "%s", r)
+	})
+	t.Run("and nothing gets in", func(t *testing.T) {
+		background(t, "n1", "alice", "perl", "-e", tcpServer, "7704")
+		r := on(t, "n3", "root", "perl", "-e", talk, address(t, "n1"), "7704", "IN-1")
+		assert.NotZero(t, r.status, "%s", r)
+		r = on(t, "n2", "alice", "perl", "-e", talk, address(t, "n1"), "7704", "PEER-1")
+		assert.Contains(t, r.out, "ANSWER-PEER-1", "the peer's own user gets in: %s", r)
+	})
+	t.Run("control: with the table taken away both succeed", func(t *testing.T) {
+		background(t, "n1", "alice", "perl", "-e", tcpServer, "7705")
+		must(t, "n1", "root", "nft", "delete", "table", "inet", "enclave_"+id)
+		assert.Contains(t, must(t, "n1", "alice", "perl", "-e", talk, address(t, "n3"), "7703", "OUT-3"), "ANSWER-OUT-3")
+		assert.Contains(t, must(t, "n3", "root", "perl", "-e", talk, address(t, "n1"), "7705", "IN-3"), "ANSWER-IN-3")
+	})
+}
+
+func TestP2ForgedPacketsAreDropped(t *testing.T) {
+	idle(t)
+	id := sleeper(t, "alice", "n1,n2")
+	const port = 7706
+	got := "/dev/shm/got"
+	background(t, "n1", "alice", "perl", "-e", udpServer, strconv.Itoa(port), got)
+	// The flow is real: n2's user has sent through the tunnel with these addresses and ports.
+	must(t, "n2", "alice", "perl", "-e", udpSend, address(t, "n1"), strconv.Itoa(port), "REAL-1")
+	eventually(t, 5*time.Second, func() bool { return strings.Contains(on(t, "n1", "root", "cat", got).out, "REAL-1") },
+		func() string { return "the real packet did not arrive" })
+	for i := range 5 {
+		forge(t, "n2", "n1", port, fmt.Sprintf("FORGED-%d", i))
+	}
+	time.Sleep(300 * time.Millisecond)
+	assert.NotContains(t, must(t, "n1", "root", "cat", got), "FORGED")
+	counters := must(t, "n1", "root", "nft", "list", "counters", "table", "inet", "enclave_"+id)
+	assert.Regexp(t, `packets [1-9]`, counters)
+
+	t.Run("control: with the table taken away one arrives", func(t *testing.T) {
+		must(t, "n1", "root", "nft", "delete", "table", "inet", "enclave_"+id)
+		forge(t, "n2", "n1", port, "FORGED-9")
+		eventually(t, 5*time.Second, func() bool { return strings.Contains(on(t, "n1", "root", "cat", got).out, "FORGED-9") },
+			func() string { return "the forged packet did not arrive" })
+	})
+}
+
+// forge puts a UDP datagram with another node's address on the wire to a node.
+func forge(t *testing.T, from, to string, port uint16, text string) {
+	t.Helper()
+	mac, err := net.ParseMAC(strings.TrimSpace(must(t, to, "root", "cat", "/sys/class/net/eth0/address")))
+	require.NoError(t, err)
+	src, dst := netip.MustParseAddr(address(t, from)).As4(), netip.MustParseAddr(address(t, to)).As4()
+	udp := binary.BigEndian.AppendUint16(nil, port)
+	udp = binary.BigEndian.AppendUint16(udp, port)
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(text)))
+	udp = append(append(udp, 0, 0), text...) // no checksum
+	ip := []byte{0x45, 0, 0, 0, 0, 1, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
+	binary.BigEndian.PutUint16(ip[2:], uint16(20+len(udp)))
+	ip = append(append(ip, src[:]...), dst[:]...)
+	binary.BigEndian.PutUint16(ip[10:], checksum(ip))
+	b := append(append([]byte{}, mac...), 2, 0, 0, 0, 0, 99, 8, 0)
+	b = append(append(b, ip...), udp...)
+	inLab(t, func() error {
+		link, err := net.InterfaceByName("lab-" + to)
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(fd) }()
+		return unix.Sendto(fd, b, 0, &unix.SockaddrLinklayer{Ifindex: link.Index})
+	})
+}
+
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for sum>>16 != 0 {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
+
+func TestTwoJobsAtOnceDoNotMeet(t *testing.T) {
+	idle(t)
+	alice := sleeper(t, "alice", "n1,n2")
+	bob := sleeper(t, "bob", "n3")
+	background(t, "n1", "alice", "perl", "-e", tcpServer, "7707")
+	c := startCapture(t)
+	r := on(t, "n3", "bob", "perl", "-e", talk, address(t, "n1"), "7707", "CROSS-1")
+	assert.NotZero(t, r.status, "%s", r)
+	seen := outside(c.stop())
+	assert.Empty(t, seen, list(seen))
+	for node, not := range map[string]string{"n1": bob, "n3": alice} {
+		assert.NotContains(t, must(t, node, "root", "ip", "-o", "link"), "enc"+not)
+	}
+}
+
+func TestInteractiveJobsRunFromTheLoginHost(t *testing.T) {
+	idle(t)
+	r := on(t, "login", "alice", "srun", "--partition=cpu-sev", "--nodes=2", "hostname")
+	require.Zero(t, r.status, "%s", r)
+	assert.ElementsMatch(t, []string{"n1", "n2"}, strings.Fields(r.out))
+	idle(t)
+	r = on(t, "login", "alice", "salloc", "--partition=cpu-sev", "--nodes=2", "srun", "hostname")
+	require.Zero(t, r.status, "%s", r)
+	assert.Contains(t, r.out, "n1")
+	assert.Contains(t, r.out, "n2")
+	idle(t)
+}

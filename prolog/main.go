@@ -1,0 +1,14 @@
+// Command enclave-prolog is Slurm's Prolog and PrologSlurmctld: it opens an enclave on a node,
+// or announces the job on the controller. It tells its side from SLURM_SCRIPT_CONTEXT.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/door"
+)
+
+func main() {
+	os.Exit(door.Run(context.Background(), os.Args, os.Getenv, door.Prolog()))
+}
