@@ -13,7 +13,6 @@ func explainConfiguration() []Explanation {
 		{"E008", "A policy is missing or cannot be used.", effectStart, "Correct or add the file in policy.d that the message names."},
 		{"E009", "The table for slurmctld (tenants.lua) cannot be written.", effectStart, "Check space and permissions of the state directory."},
 		{"E010", "A node's enclave.yaml cannot be used.", effectDrained, "Correct enclave.yaml there."},
-		{"E011", "A service of the policy is not one host.", effectDrained, "List the service's hosts one by one."},
 		{"E012", "The user that slurmctld runs as does not exist.", effectStart, "controller.slurm_user must be SlurmUser of slurm.conf."},
 		{"E013", "enclaved cannot listen on controller.listen.", effectStart, "Is another enclaved running, or is the address another host's?"},
 		{"E014", "enclaved cannot make its Unix socket.", effectStart, "Make its directory the enclave user's, mode 0755; stop the other enclaved."},

@@ -36,7 +36,7 @@ func (p *plan) notrackIn() Chain {
 		rule(Notrack, "", num(TCPTarget, uint32(p.in.Slurmd.Port))),
 	}
 	for _, s := range p.servers() {
-		rules = append(rules, p.each(s.set, s.Addresses, Source4, Source6, rule(Notrack, "", num(TCPSource, uint32(s.Port))))...)
+		rules = append(rules, p.each(s.set, hosts(s.Addresses), Source4, Source6, rule(Notrack, "", num(TCPSource, uint32(s.Port))))...)
 	}
 	return Chain{Name: "notrack_in", Type: "filter", Hook: "prerouting", Priority: priorityRaw, Rules: rules}
 }
@@ -48,7 +48,7 @@ func (p *plan) notrackOut() Chain {
 		rule(Notrack, "", num(TCPSource, uint32(p.in.Slurmd.Port))),
 	}
 	for _, s := range p.servers() {
-		rules = append(rules, p.each(s.set, s.Addresses, Target4, Target6, rule(Notrack, "", num(TCPTarget, uint32(s.Port))))...)
+		rules = append(rules, p.each(s.set, hosts(s.Addresses), Target4, Target6, rule(Notrack, "", num(TCPTarget, uint32(s.Port))))...)
 	}
 	return Chain{Name: "notrack_out", Type: "filter", Hook: "output", Priority: priorityRaw, Rules: rules}
 }
@@ -79,10 +79,10 @@ func (p *plan) user() Chain {
 		rule(Accept, CounterTunnel, oif(p.in.Device)),
 	}
 	for _, s := range p.servers()[:2] { // the verifier is for root's programs only
-		rules = append(rules, p.each(s.set, s.Addresses, Target4, Target6, rule(Accept, s.set, num(TCPTarget, uint32(s.Port))))...)
+		rules = append(rules, p.each(s.set, hosts(s.Addresses), Target4, Target6, rule(Accept, s.set, num(TCPTarget, uint32(s.Port))))...)
 	}
 	if p.in.Interactive {
-		rules = append(rules, p.each("submit_host", p.in.SubmitHost, Target4, Target6, rule(Accept, CounterSubmitHost, p.srunPorts()))...)
+		rules = append(rules, p.each("submit_host", hosts(p.in.SubmitHost), Target4, Target6, rule(Accept, CounterSubmitHost, p.srunPorts()))...)
 	}
 	for i, s := range p.in.Services {
 		rules = append(rules, p.each(serviceSet("service", i), s.Addresses, Target4, Target6, rule(Accept, CounterServices, target(s)))...)
@@ -121,12 +121,12 @@ func (p *plan) input() Chain {
 		rule(Accept, "", num(TCPTarget, uint32(p.in.Slurmd.Port))),
 	}
 	for _, s := range p.servers() {
-		rules = append(rules, p.each(s.set, s.Addresses, Source4, Source6,
+		rules = append(rules, p.each(s.set, hosts(s.Addresses), Source4, Source6,
 			rule(Accept, "", num(TCPSource, uint32(s.Port)), Match{Key: TCPBareSyn, Not: true}))...)
 	}
 	// srun inside the job listens: the controllers and the nodes' slurmstepd call it back.
 	for _, s := range p.servers()[:2] {
-		rules = append(rules, p.each(s.set, s.Addresses, Source4, Source6, rule(Accept, "", p.srunPorts()))...)
+		rules = append(rules, p.each(s.set, hosts(s.Addresses), Source4, Source6, rule(Accept, "", p.srunPorts()))...)
 	}
 	rules = append(rules, p.inbound(p.in.Inbound)...)
 	rules = append(rules, rule(Drop, CounterDropped))

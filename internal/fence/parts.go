@@ -1,6 +1,7 @@
 package fence
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -48,25 +49,49 @@ func target(s Service) Match {
 
 func serviceSet(kind string, i int) string { return fmt.Sprintf("%s_%d", kind, i+1) }
 
-// each gives r once for each family that addrs has, matching the set of that family's
-// addresses, and remembers the set.
-func (p *plan) each(set string, addrs []netip.Addr, key4, key6 Key, r Rule) []Rule {
+// hosts are addresses as prefixes of one host each.
+func hosts(addrs []netip.Addr) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range addrs {
+		if a = a.Unmap(); a.IsValid() {
+			out = append(out, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	return out
+}
+
+// disjoint sorts the prefixes of one family and leaves out what lies within another: nftables
+// refuses intervals that overlap.
+func disjoint(list []netip.Prefix, v6 bool) []netip.Prefix {
+	var all, out []netip.Prefix
+	for _, p := range list {
+		if p.Addr().Is6() == v6 {
+			all = append(all, p.Masked())
+		}
+	}
+	slices.SortFunc(all, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	for _, p := range all {
+		if n := len(out); n == 0 || !out[n-1].Contains(p.Addr()) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// each gives r once for each family that the prefixes have, matching the set of that family's
+// prefixes, and remembers the set.
+func (p *plan) each(set string, prefixes []netip.Prefix, key4, key6 Key, r Rule) []Rule {
 	var out []Rule
 	for _, v6 := range []bool{false, true} {
 		key, s := key4, Set{Name: set + "4"}
 		if v6 {
 			key, s = key6, Set{Name: set + "6", IPv6: true}
 		}
-		for _, a := range addrs {
-			if a = a.Unmap(); a.Is6() == v6 && a.IsValid() {
-				s.Addresses = append(s.Addresses, a)
-			}
-		}
-		if len(s.Addresses) == 0 {
+		if s.Prefixes = disjoint(prefixes, v6); len(s.Prefixes) == 0 {
 			continue
 		}
-		slices.SortFunc(s.Addresses, netip.Addr.Compare)
-		s.Addresses = slices.Compact(s.Addresses)
 		if !slices.ContainsFunc(p.sets, func(o Set) bool { return o.Name == s.Name }) {
 			p.sets = append(p.sets, s)
 		}

@@ -37,10 +37,10 @@ type PortRange struct {
 
 // Service is a line of the policy's service lists.
 type Service struct {
-	Name      string       `json:"name" yaml:"name"`
-	Proto     string       `json:"proto" yaml:"proto"` // tcp or udp
-	Port      uint16       `json:"port" yaml:"port"`
-	Addresses []netip.Addr `json:"addresses" yaml:"addresses"` // of an inbound service: none means anybody
+	Name      string         `json:"name" yaml:"name"`
+	Proto     string         `json:"proto" yaml:"proto"` // tcp or udp
+	Port      uint16         `json:"port" yaml:"port"`
+	Addresses []netip.Prefix `json:"addresses" yaml:"addresses"` // of an inbound service: none means anybody
 }
 
 // Input is what a plan is made of.
@@ -132,9 +132,12 @@ func checkServices(list []Service, addressed bool) error {
 		if addressed && len(s.Addresses) == 0 {
 			return fmt.Errorf("service %s: no addresses", s.Name)
 		}
-		for _, a := range s.Addresses {
-			if !a.IsValid() || a.Is4In6() || a.Zone() != "" {
-				return fmt.Errorf("service %s: address %s", s.Name, a)
+		for _, p := range s.Addresses {
+			switch {
+			case !p.IsValid() || p.Addr().Is4In6():
+				return fmt.Errorf("service %s: address %s", s.Name, p)
+			case addressed && p.Bits() == 0:
+				return fmt.Errorf("service %s: %s is everywhere", s.Name, p)
 			}
 		}
 	}

@@ -15,6 +15,14 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
+func prefixes(list ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
 func addrs(list ...string) []netip.Addr {
 	var out []netip.Addr
 	for _, s := range list {
@@ -35,12 +43,13 @@ func input() fence.Input {
 		SrunPorts:   fence.PortRange{First: 61001, Last: 61200},
 		Interactive: true,
 		Services: []fence.Service{
-			{Name: "dns", Proto: "udp", Port: 53, Addresses: addrs("10.0.0.53", "fd00::53")},
-			{Name: "licence", Proto: "tcp", Port: 27000, Addresses: addrs("10.0.0.54")},
+			{Name: "dns", Proto: "udp", Port: 53, Addresses: prefixes("10.0.0.53/32", "fd00::53/128")},
+			{Name: "licence", Proto: "tcp", Port: 27000, Addresses: prefixes("10.0.0.64/26", "10.0.0.54/32", "fd00:1::/32", "10.0.0.70/32", "10.0.0.128/25", "fd00:1:2::/48")},
 		},
 		Inbound: []fence.Service{
 			{Name: "ssh", Proto: "tcp", Port: 22},
-			{Name: "monitoring", Proto: "tcp", Port: 9100, Addresses: addrs("10.0.0.103")},
+			{Name: "all", Proto: "tcp", Port: 80, Addresses: prefixes("0.0.0.0/0", "10.1.0.0/16", "::/0")},
+			{Name: "monitoring", Proto: "tcp", Port: 9100, Addresses: prefixes("10.0.0.103/24", "255.255.255.0/24", "fd00::/8")},
 		},
 	}
 }
@@ -96,7 +105,9 @@ func TestPlanRefuses(t *testing.T) {
 		"a service that is everywhere":      func(i *fence.Input) { i.Services[0].Addresses = nil },
 		"a service on every port":           func(i *fence.Input) { i.Services[0].Port = 0 },
 		"a service of another protocol":     func(i *fence.Input) { i.Services[0].Proto = "sctp" },
-		"an address with a zone":            func(i *fence.Input) { i.Services[0].Addresses = addrs("fe80::1%eth0") },
+		"a service in a /0":                 func(i *fence.Input) { i.Services[0].Addresses = prefixes("0.0.0.0/0") },
+		"a prefix that is none":             func(i *fence.Input) { i.Services[0].Addresses = []netip.Prefix{{}} },
+		"an IPv4 prefix in IPv6's clothes":  func(i *fence.Input) { i.Inbound[1].Addresses = prefixes("::ffff:10.0.0.0/104") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := input()

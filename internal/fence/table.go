@@ -3,6 +3,7 @@ package fence
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -15,11 +16,35 @@ type Table struct {
 	Chains   []Chain
 }
 
-// Set is a set of addresses of one family.
+// Set is a set of addresses of one family: masked prefixes in order, none within another.
 type Set struct {
-	Name      string
-	IPv6      bool
-	Addresses []netip.Addr
+	Name     string
+	IPv6     bool
+	Prefixes []netip.Prefix
+}
+
+// Interval says whether the set holds more than single hosts; nftables keeps the two apart.
+func (s Set) Interval() bool {
+	return slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return !p.IsSingleIP() })
+}
+
+// String is the set in nft's syntax.
+func (s Set) String() string {
+	kind, flags, words := "ipv4_addr", "", []string(nil)
+	if s.IPv6 {
+		kind = "ipv6_addr"
+	}
+	if s.Interval() {
+		flags = "\t\tflags interval\n"
+	}
+	for _, p := range s.Prefixes {
+		word := p.String()
+		if p.IsSingleIP() {
+			word = p.Addr().String()
+		}
+		words = append(words, word)
+	}
+	return fmt.Sprintf("\tset %s {\n\t\ttype %s\n%s\t\telements = { %s }\n\t}\n", s.Name, kind, flags, strings.Join(words, ", "))
 }
 
 // Chain is a chain of rules. A chain without a hook is jumped to.
@@ -154,14 +179,7 @@ func (t Table) String() string {
 		fmt.Fprintf(&b, "\tcounter %s {\n\t}\n", c)
 	}
 	for _, s := range t.Sets {
-		kind, words := "ipv4_addr", []string(nil)
-		if s.IPv6 {
-			kind = "ipv6_addr"
-		}
-		for _, a := range s.Addresses {
-			words = append(words, a.String())
-		}
-		fmt.Fprintf(&b, "\tset %s {\n\t\ttype %s\n\t\telements = { %s }\n\t}\n", s.Name, kind, strings.Join(words, ", "))
+		b.WriteString(s.String())
 	}
 	for _, c := range t.Chains {
 		fmt.Fprintf(&b, "\tchain %s {\n", c.Name)

@@ -24,8 +24,6 @@ type Kernel struct{}
 var _ fence.Kernel = Kernel{}
 
 const (
-	// The kernel refuses netlink attributes beyond 64 KiB, so large sets are filled in parts.
-	setChunk = 500
 	// A whole table with all its answers must fit into the socket's buffers: google/nftables
 	// writes the batch at once and reads the acknowledgements afterwards.
 	socketBuffer = 16 << 20
@@ -97,28 +95,6 @@ func put(c *nftables.Conn, t fence.Table) error {
 		}
 	}
 	return nil
-}
-
-func putSet(c *nftables.Conn, table *nftables.Table, s fence.Set) (uint32, error) {
-	set := &nftables.Set{Table: table, Name: s.Name, KeyType: nftables.TypeIPAddr}
-	if s.IPv6 {
-		set.KeyType = nftables.TypeIP6Addr
-	}
-	if err := c.AddSet(set, nil); err != nil {
-		return 0, fmt.Errorf("set %s: %w", s.Name, err)
-	}
-	for rest := s.Addresses; len(rest) > 0; {
-		n := min(len(rest), setChunk)
-		var elements []nftables.SetElement
-		for _, a := range rest[:n] {
-			elements = append(elements, nftables.SetElement{Key: a.AsSlice()})
-		}
-		if err := c.SetAddElements(set, elements); err != nil {
-			return 0, fmt.Errorf("set %s: %w", s.Name, err)
-		}
-		rest = rest[n:]
-	}
-	return set.ID, nil
 }
 
 func chain(table *nftables.Table, ch fence.Chain) *nftables.Chain {

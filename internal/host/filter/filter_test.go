@@ -18,6 +18,14 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/nettest"
 )
 
+func prefixes(list ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
 func addrs(list ...string) []netip.Addr {
 	var out []netip.Addr
 	for _, s := range list {
@@ -39,12 +47,13 @@ func input() fence.Input {
 		SrunPorts:   fence.PortRange{First: 61001, Last: 61200},
 		Interactive: true,
 		Services: []fence.Service{
-			{Name: "dns", Proto: "udp", Port: 53, Addresses: addrs("10.0.0.53", "fd00::53")},
-			{Name: "licence", Proto: "tcp", Port: 27000, Addresses: addrs("10.0.0.54")},
+			{Name: "dns", Proto: "udp", Port: 53, Addresses: prefixes("10.0.0.53/32", "fd00::53/128")},
+			{Name: "licence", Proto: "tcp", Port: 27000, Addresses: prefixes("10.0.0.64/26", "10.0.0.54/32", "fd00:1::/32", "10.0.0.70/32", "10.0.0.128/25", "fd00:1:2::/48")},
 		},
 		Inbound: []fence.Service{
 			{Name: "ssh", Proto: "tcp", Port: 22},
-			{Name: "monitoring", Proto: "tcp", Port: 9100, Addresses: addrs("10.0.0.103")},
+			{Name: "all", Proto: "tcp", Port: 80, Addresses: prefixes("0.0.0.0/0", "10.1.0.0/16", "::/0")},
+			{Name: "monitoring", Proto: "tcp", Port: 9100, Addresses: prefixes("10.0.0.103/24", "255.255.255.0/24", "fd00::/8")},
 		},
 	}
 }
@@ -93,6 +102,9 @@ func TestReadBack(t *testing.T) {
 		"a further chain":                   {"add", "chain", "inet", "enclave_4711", "more"},
 		"an address too many":               {"add", "element", "inet", "enclave_4711", "slurmd4", "{ 10.9.9.9 }"},
 		"an address too few":                {"delete", "element", "inet", "enclave_4711", "slurmd6", "{ fd00::2 }"},
+		"a network too many":                {"add", "element", "inet", "enclave_4711", "inbound_34", "{ 10.9.0.0/16 }"},
+		"a network too few":                 {"delete", "element", "inet", "enclave_4711", "inbound_36", "{ fd00::/8 }"},
+		"a further set":                     {"add", "set", "inet", "enclave_4711", "more", "{ type ipv4_addr ; }"},
 		"a table that sleeps":               {"add", "table", "inet", "enclave_4711", "{ flags dormant ; }"},
 		"a chain that drops what it passes": {"chain", "inet", "enclave_4711", "out", "{ policy drop ; }"},
 	} {

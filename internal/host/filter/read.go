@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -69,26 +68,6 @@ func describe(c *nftables.Chain) string {
 		return "no hook"
 	}
 	return fmt.Sprintf("type %s hook %d priority %d policy %d", c.Type, *c.Hooknum, *c.Priority, *c.Policy)
-}
-
-func readSets(c *nftables.Conn, table *nftables.Table, t fence.Table) error {
-	for _, s := range t.Sets {
-		elements, err := c.GetSetElements(&nftables.Set{Table: table, Name: s.Name})
-		if err != nil {
-			return fmt.Errorf("set %s: %w", s.Name, err)
-		}
-		var have []netip.Addr
-		for _, e := range elements {
-			a, _ := netip.AddrFromSlice(e.Key)
-			have = append(have, a)
-		}
-		slices.SortFunc(have, netip.Addr.Compare)
-		want := slices.SortedFunc(slices.Values(s.Addresses), netip.Addr.Compare)
-		if !slices.Equal(have, want) {
-			return fmt.Errorf("set %s: have %v, want %v", s.Name, have, want)
-		}
-	}
-	return nil
 }
 
 func readRules(t fence.Table) error {
