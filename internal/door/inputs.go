@@ -19,14 +19,6 @@ func (n *node) fenceInput() (fence.Input, error) {
 	if err != nil {
 		return fence.Input{}, err
 	}
-	services, err := fenceServices(c.Network.Services)
-	if err != nil {
-		return fence.Input{}, err
-	}
-	inbound, err := fenceServices(c.Network.Inbound)
-	if err != nil {
-		return fence.Input{}, err
-	}
 	submitHost := c.Slurm.SubmitHost(n.header.SubmitHost)
 	return fence.Input{
 		Key: n.job.JobKey, UID: n.job.UID, SubUIDs: n.subuids, UIDMin: uidMin,
@@ -38,18 +30,14 @@ func (n *node) fenceInput() (fence.Input, error) {
 		SubmitHost:    submitHost,
 		SrunPorts:     fence.PortRange{First: c.Slurm.SrunPorts.First, Last: c.Slurm.SrunPorts.Last},
 		Interactive:   c.Network.Interactive == "allow" && len(submitHost) > 0,
-		Services:      services, Inbound: inbound,
+		Services:      fenceServices(c.Network.Services), Inbound: fenceServices(c.Network.Inbound),
 	}, nil
 }
 
 // ClosedFence is the fence between jobs: nobody's traffic, and slurmd reachable.
 func ClosedFence(c config.Config) (fence.Table, error) {
-	inbound, err := fenceServices(c.Network.Inbound)
-	if err != nil {
-		return fence.Table{}, err
-	}
 	slurmd := fence.Service{Name: "slurmd", Proto: "tcp", Port: c.Slurm.SlurmdPort}
-	return fence.Closed(uidMin, append(inbound, slurmd))
+	return fence.Closed(uidMin, append(fenceServices(c.Network.Inbound), slurmd))
 }
 
 // verifierServer wants an address: the fence asks no name service.
@@ -80,19 +68,12 @@ func verifierServer(address string) (fence.Server, error) {
 	return s, nil
 }
 
-func fenceServices(list []config.Service) ([]fence.Service, error) {
+func fenceServices(list []config.Service) []fence.Service {
 	var out []fence.Service
 	for _, s := range list {
-		f := fence.Service{Name: s.Name, Proto: s.Proto, Port: s.Port}
-		for _, p := range s.Addresses {
-			if !p.IsSingleIP() {
-				return nil, nodeError("E011", "list the hosts one by one", "service %s: %s is not one host", s.Name, p)
-			}
-			f.Addresses = append(f.Addresses, p.Addr())
-		}
-		out = append(out, f)
+		out = append(out, fence.Service{Name: s.Name, Proto: s.Proto, Port: s.Port, Addresses: s.Addresses})
 	}
-	return out, nil
+	return out
 }
 
 // viewConfig is what the job's view of data is on this node, whatever the job.
