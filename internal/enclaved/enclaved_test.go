@@ -257,9 +257,10 @@ func TestTenantsAreReadAgain(t *testing.T) {
 	require.Error(t, err)
 	c.write("tenants.yaml", "tenants: [broken\n")
 	c.reload <- syscall.SIGHUP
+	c.reload <- syscall.SIGHUP // taken once the one before is done
 	c.write("tenants.yaml", strings.Replace(tenantTable, "accounts: [onc]", "accounts: [new]", 1))
 	c.reload <- syscall.SIGHUP
-	c.reload <- syscall.SIGHUP // taken once the one before is done
+	c.reload <- syscall.SIGHUP
 	_, err = c.admin(0).Register(t.Context(), api.RegisterRequest{Job: j})
 	require.NoError(t, err)
 	lua, err := os.ReadFile(c.path("state/tenants.lua"))
