@@ -116,7 +116,7 @@ func (m Machine) approve(ctx context.Context, config string, out io.Writer, node
 	if err != nil {
 		return err
 	}
-	if err := printText(out, PendingScreen(p)); err != nil {
+	if err = printText(out, PendingScreen(p)); err != nil {
 		return err
 	}
 	if chip == "" && !m.yes(out) {

@@ -43,7 +43,18 @@ func (n Network) check() error {
 		need(n.Port != 0, "network.port: can't be 0"),
 		oneOf("network.interactive", n.Interactive, "allow", "deny"),
 	}
+	for _, f := range n.Families {
+		errs = append(errs, oneOf("network.families", f, Families()...))
+	}
+	for _, s := range n.Services {
+		for _, p := range s.Addresses {
+			errs = append(errs, need(p.Bits() > 0, fmt.Sprintf("network.services: %s: %s opens the enclave to everybody", s.Name, p)))
+		}
+	}
 	for _, s := range slices.Concat(n.Services, n.Inbound) {
+		for _, p := range s.Addresses {
+			errs = append(errs, need(p.IsValid() && !p.Addr().Is4In6(), fmt.Sprintf("network: service %s: address %q", s.Name, p)))
+		}
 		errs = append(errs,
 			need(s.Name != "", "network: a service without a name"),
 			oneOf("network: service "+s.Name+": proto", s.Proto, "tcp", "udp"),
@@ -55,7 +66,8 @@ func (n Network) check() error {
 
 func (s Storage) check() error {
 	errs := []error{
-		oneOf("storage.backend", s.Backend, "bind", "lustre"),
+		need(s.Backend != "lustre", "storage.backend: lustre is not in this release: write bind, and mount the file system at storage.source"),
+		oneOf("storage.backend", s.Backend, "bind"),
 		need(s.Magic() != 0, "storage.fstype: "+s.FSType+" is not a type whose mount can be proved"),
 		absolute("storage.source", s.Source), absolute("storage.public", s.Public),
 		oneOf("storage.home.own", s.Home.Own, "tenant", "user", "site"), absolute("storage.home.public", s.Home.Public),

@@ -70,7 +70,11 @@ type Network struct {
 	Interactive string    `yaml:"interactive"` // allow or deny: the submit host's srun ports
 	Services    []Service `yaml:"services"`    // what a job may reach outside
 	Inbound     []Service `yaml:"inbound"`     // what may reach the node
+	Families    []string  `yaml:"families"`    // socket families beside IP that a job may open, of Families()
 }
+
+// Families are the socket families that pass by the fence, by the names of their kernel modules.
+func Families() []string { return []string{"smc", "rds", "tipc", "vsock"} }
 
 // Service is one line of an allow list.
 type Service struct {
@@ -82,7 +86,7 @@ type Service struct {
 
 // Storage is the job's view of data.
 type Storage struct {
-	Backend   string   `yaml:"backend"`   // bind or lustre
+	Backend   string   `yaml:"backend"`   // bind
 	Source    string   `yaml:"source"`    // mount point of the file system; its parent is root's alone (0700)
 	FSType    string   `yaml:"fstype"`    // what must be mounted there, as mountinfo spells it
 	Public    string   `yaml:"public"`    // where the job sees its subtree

@@ -35,7 +35,7 @@ func TestSamplesParse(t *testing.T) {
 	t.Parallel()
 	f, err := os.Open("../../etc/enclave.yaml")
 	require.NoError(t, err)
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	c, err := config.Load(f)
 	require.NoError(t, err)
 	want := config.Default()
@@ -43,7 +43,7 @@ func TestSamplesParse(t *testing.T) {
 	assert.Equal(t, want.Controller, c.Controller)
 	g, err := os.Open("../../etc/inventory.yaml")
 	require.NoError(t, err)
-	defer g.Close()
+	defer func() { _ = g.Close() }()
 	i, err := config.LoadInventory(g)
 	require.NoError(t, err)
 	n, ok := i.Find("n2")
@@ -67,7 +67,13 @@ func TestFaultsAreNamed(t *testing.T) {
 		"no source":                         {"source: /srv/fs", "backend: bind", "storage.source"},
 		"a path with dots":                  {"/srv/fs", "/srv/../fs", "storage.source"},
 		"a source beneath the public":       {"/srv/fs", "/lustre/fs", "lie in each other"},
-		"an unknown backend":                {"source: /srv/fs", "source: /srv/fs, backend: nfs", "bind, lustre"},
+		"an unknown backend":                {"source: /srv/fs", "source: /srv/fs, backend: nfs", `"nfs", want bind`},
+		"a backend that is not there yet":   {"source: /srv/fs", "source: /srv/fs, backend: lustre", "not in this release"},
+		"an unknown socket family":          {"cluster: c1", "cluster: c1\nnetwork: {families: [smc, alg]}", `network.families: "alg", want smc, rds, tipc, vsock`},
+		"a service that is everywhere":      {"cluster: c1", "cluster: c1\nnetwork: {services: [{name: a, proto: tcp, port: 1, addresses: [0.0.0.0/0]}]}", "opens the enclave to everybody"},
+		"an address without its length":     {"cluster: c1", "cluster: c1\nnetwork: {services: [{name: a, proto: tcp, port: 1, addresses: [10.0.0.1]}]}", "10.0.0.1"},
+		"an IPv4 network in IPv6's clothes": {"cluster: c1", "cluster: c1\nnetwork: {inbound: [{name: a, proto: tcp, port: 1, addresses: ['::ffff:10.0.0.0/104']}]}", "service a"},
+		"a tag in the place of a list":      {"cluster: c1", "cluster: c1\npartitions: !x", "not YAML that can be decoded"},
 		"a size without unit":               {"source: /srv/fs", "source: /srv/fs, tmp_size: '12'", "parse size"},
 		"a size that overflows":             {"source: /srv/fs", "source: /srv/fs, tmp_size: 99999999999TiB", "parse size"},
 		"a lifetime of two days":            {"cluster: c1", "cluster: c1\nlimits: {lifetime_hours: 48}", "1 to 24"},
@@ -131,6 +137,10 @@ func TestSizesReadBack(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	f.Add(small)
 	f.Add("a: &a [*a]")
+	f.Add("network: {families: [smc, vsock], services: !x}")
+	f.Add("storage:\n  visible: !x\n")
+	f.Add("partitions: !x")
+	f.Add("storage: !!map")
 	f.Add("limits: {lifetime_hours: -1}")
 	f.Fuzz(func(t *testing.T, s string) {
 		c, err := config.Load(strings.NewReader(s))

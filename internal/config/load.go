@@ -38,8 +38,20 @@ func LoadInventory(r io.Reader) (Inventory, error) {
 }
 
 // Strict decodes exactly one YAML document. An unknown or repeated key is an error; the error of an
-// unknown key names its line and the nearest key of v's type.
-func Strict(r io.Reader, v any) error {
+// unknown key names its line and the nearest key of v's type. After an error v may be half filled.
+//
+// A panic of the library's is an error, too: go-yaml 1.19.2 dereferences nil where a tag without a
+// value stands for a list ("visible: !x"), and a typing error must not end a daemon.
+func Strict(r io.Reader, v any) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("not YAML that can be decoded: %v", p)
+		}
+	}()
+	return strict(r, v)
+}
+
+func strict(r io.Reader, v any) error {
 	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,8 +41,8 @@ var units = []struct {
 
 // MarshalText writes the largest unit that divides the size.
 func (s Size) MarshalText() ([]byte, error) {
-	for i := len(units) - 1; i >= 0; i-- {
-		if u := units[i]; s != 0 && s%(1<<u.shift) == 0 {
+	for _, u := range slices.Backward(units) {
+		if s != 0 && s%(1<<u.shift) == 0 {
 			return fmt.Appendf(nil, "%d%s", s>>u.shift, u.name), nil
 		}
 	}

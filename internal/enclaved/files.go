@@ -150,7 +150,7 @@ func (b *books) load(c config.Config) error {
 		if dir == "" {
 			continue
 		}
-		if err := b.files.trust.Secure(dir); err != nil {
+		if err = b.files.trust.Secure(dir); err != nil {
 			return wrong("E001", "make it a directory of root's that others can't write", err)
 		}
 	}

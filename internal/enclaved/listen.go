@@ -43,7 +43,7 @@ func listenLocal(ctx context.Context, path string) (net.Listener, error) {
 	if err != nil {
 		return nil, wrong("E014", fix, err)
 	}
-	if err := os.Chmod(path, 0o666); err != nil { //nolint:gosec // SO_PEERCRED decides, not the mode
+	if err := os.Chmod(path, 0o666); err != nil { // SO_PEERCRED decides, not the mode
 		return nil, wrong("E014", fix, errors.Join(err, l.Close()))
 	}
 	return l, nil

@@ -47,10 +47,10 @@ func (l *Ledger) Errands(ctx context.Context, now time.Time, limit int) ([]Erran
 	err = each(rows, func() error {
 		var e Errand
 		var due int64
-		err := rows.Scan(&e.ID, &e.Kind, &e.Body, &e.Attempts, &due, &e.Cause)
+		bad := rows.Scan(&e.ID, &e.Kind, &e.Body, &e.Attempts, &due, &e.Cause)
 		e.Due = time.UnixMilli(due).UTC()
 		out = append(out, e)
-		return err
+		return bad
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list errands: %w", err)

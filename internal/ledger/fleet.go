@@ -76,7 +76,7 @@ func (l *Ledger) Enrolments(ctx context.Context, node string) ([]Enrolment, erro
 }
 
 func (l *Ledger) enrolments(ctx context.Context, where string, args ...any) ([]Enrolment, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT node, chip, fingerprint, certificate, by, at, revoked, coalesce(why, '') FROM enrolments "+where, args...)
+	rows, err := l.db.QueryContext(ctx, "SELECT node, chip, fingerprint, certificate, by, at, revoked, coalesce(why, '') FROM enrolments "+where, args...) // #nosec G202 -- where is one of our own constants
 	if err != nil {
 		return nil, err
 	}
@@ -86,11 +86,11 @@ func (l *Ledger) enrolments(ctx context.Context, where string, args ...any) ([]E
 		var fingerprint string
 		var at int64
 		var revoked sql.NullInt64
-		err := rows.Scan(&e.Node, &e.Chip, &fingerprint, &e.Certificate, &e.By, &at, &revoked, &e.Why)
-		err = errors.Join(err, e.Fingerprint.UnmarshalText([]byte(fingerprint)))
+		bad := rows.Scan(&e.Node, &e.Chip, &fingerprint, &e.Certificate, &e.By, &at, &revoked, &e.Why)
+		bad = errors.Join(bad, e.Fingerprint.UnmarshalText([]byte(fingerprint)))
 		e.At, e.Revoked = time.UnixMilli(at).UTC(), instant(revoked)
 		out = append(out, e)
-		return err
+		return bad
 	})
 	return out, err
 }
@@ -140,7 +140,7 @@ func (l *Ledger) LastFailure(ctx context.Context, node string) (Failure, error) 
 }
 
 func (l *Ledger) failures(ctx context.Context, where string, args ...any) ([]Failure, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT name, code, node, at, drained, resumed FROM failures "+where, args...)
+	rows, err := l.db.QueryContext(ctx, "SELECT name, code, node, at, drained, resumed FROM failures "+where, args...) // #nosec G202 -- where is one of our own constants
 	if err != nil {
 		return nil, fmt.Errorf("list failures: %w", err)
 	}
@@ -148,10 +148,10 @@ func (l *Ledger) failures(ctx context.Context, where string, args ...any) ([]Fai
 	err = each(rows, func() error {
 		var f Failure
 		var at int64
-		err := rows.Scan(&f.Name, &f.Code, &f.Node, &at, &f.Drained, &f.Resumed)
+		bad := rows.Scan(&f.Name, &f.Code, &f.Node, &at, &f.Drained, &f.Resumed)
 		f.At = time.UnixMilli(at).UTC()
 		out = append(out, f)
-		return err
+		return bad
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list failures: %w", err)
@@ -186,10 +186,10 @@ func (l *Ledger) Alarms(ctx context.Context, limit int) ([]Alarm, error) {
 	err = each(rows, func() error {
 		var a Alarm
 		var at int64
-		err := rows.Scan(&a.Code, &a.Reason, &at)
+		bad := rows.Scan(&a.Code, &a.Reason, &at)
 		a.At = time.UnixMilli(at).UTC()
 		out = append(out, a)
-		return err
+		return bad
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list alarms: %w", err)

@@ -152,9 +152,9 @@ func (l *Ledger) Entries(ctx context.Context, uid *uint32, limit int) ([]Entry, 
 	}
 	out := []Entry{}
 	err = each(rows, func() error {
-		e, err := scanEntry(rows)
+		e, bad := scanEntry(rows)
 		out = append(out, e)
-		return err
+		return bad
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list jobs: %w", err)

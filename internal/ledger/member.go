@@ -34,7 +34,7 @@ func (l *Ledger) Teardown(ctx context.Context, k enclave.JobKey, node string, re
 
 func (l *Ledger) setMember(ctx context.Context, name string, k enclave.JobKey, node string, report any, at time.Time) error {
 	query := fmt.Sprintf(`INSERT INTO members (cluster, job, restart, node, %s, at) VALUES (?,?,?,?,?,?)
-		ON CONFLICT DO UPDATE SET %s=excluded.%s, at=excluded.at`, name, name, name) //nolint:gosec // name is one of two constants
+		ON CONFLICT DO UPDATE SET %s=excluded.%s, at=excluded.at`, name, name, name) // name is one of two constants
 	return l.exec(ctx, name+" of node "+node, query, k.Cluster, k.Job, k.Restart, node, text(report), millis(at))
 }
 
@@ -56,7 +56,7 @@ func (l *Ledger) LastMember(ctx context.Context, node string) (MemberEntry, erro
 }
 
 func (l *Ledger) members(ctx context.Context, where string, args ...any) ([]MemberEntry, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT "+memberColumns+" FROM members "+where, args...)
+	rows, err := l.db.QueryContext(ctx, "SELECT "+memberColumns+" FROM members "+where, args...) // #nosec G202 -- where is one of our own constants
 	if err != nil {
 		return nil, fmt.Errorf("list members: %w", err)
 	}
@@ -65,12 +65,12 @@ func (l *Ledger) members(ctx context.Context, where string, args ...any) ([]Memb
 		var m MemberEntry
 		var keys, result, refusal, ready, teardown sql.NullString
 		var at int64
-		err := rows.Scan(&m.Key.Cluster, &m.Key.Job, &m.Key.Restart, &m.Node, &keys, &result, &refusal, &ready, &teardown, &at)
-		err = errors.Join(err, column(keys, &m.Keys), column(result, &m.Result), column(refusal, &m.Refusal),
+		bad := rows.Scan(&m.Key.Cluster, &m.Key.Job, &m.Key.Restart, &m.Node, &keys, &result, &refusal, &ready, &teardown, &at)
+		bad = errors.Join(bad, column(keys, &m.Keys), column(result, &m.Result), column(refusal, &m.Refusal),
 			column(ready, &m.Ready), column(teardown, &m.Teardown))
 		m.At = time.UnixMilli(at).UTC()
 		out = append(out, m)
-		return err
+		return bad
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list members: %w", err)
@@ -119,11 +119,11 @@ func (l *Ledger) EvidenceOf(ctx context.Context, k enclave.JobKey) ([]Evidence, 
 		var nonce string
 		var keys, result sql.NullString
 		var at int64
-		err := rows.Scan(&e.Node, &e.Purpose, &e.Epoch, &nonce, &e.Evidence.Report, &e.Evidence.Certificates, &e.Evidence.Provider, &keys, &result, &at)
-		err = errors.Join(err, e.Nonce.UnmarshalText([]byte(nonce)), column(keys, &e.Keys), column(result, &e.Result))
+		bad := rows.Scan(&e.Node, &e.Purpose, &e.Epoch, &nonce, &e.Evidence.Report, &e.Evidence.Certificates, &e.Evidence.Provider, &keys, &result, &at)
+		bad = errors.Join(bad, e.Nonce.UnmarshalText([]byte(nonce)), column(keys, &e.Keys), column(result, &e.Result))
 		e.At = time.UnixMilli(at).UTC()
 		out = append(out, e)
-		return err
+		return bad
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list evidence of %s: %w", k, err)

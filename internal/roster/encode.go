@@ -87,7 +87,7 @@ func (w *writer) bytes(v []byte) {
 	}
 	w.n++
 	w.b = binary.BigEndian.AppendUint16(w.b, w.n)
-	w.b = binary.BigEndian.AppendUint32(w.b, uint32(len(v))) //nolint:gosec // bounded by maxField
+	w.b = binary.BigEndian.AppendUint32(w.b, uint32(len(v))) // bounded by maxField
 	w.b = append(w.b, v...)
 }
 

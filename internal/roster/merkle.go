@@ -27,7 +27,7 @@ func parent(left, right enclave.Digest) enclave.Digest {
 
 // split is the largest power of two smaller than n, for n > 1.
 func split(n int) int {
-	return 1 << (bits.Len(uint(n-1)) - 1) //nolint:gosec // n > 1
+	return 1 << (bits.Len(uint(n-1)) - 1)
 }
 
 // Root is the RFC 6962 Merkle tree hash; of no leaves, SHA-256 of nothing.

@@ -166,22 +166,22 @@ func TestMerkleTreeIsRFC6962(t *testing.T) {
 			require.NoError(t, err)
 			size, at := uint32(n), uint32(i)
 			require.NoError(t, roster.CheckInclusion(root, size, at, leaves[i], path), "leaf %d of %d", i, n)
-			assert.Error(t, roster.CheckInclusion(root, size, at, enclave.Digest{9}, path), "a foreign leaf")
-			assert.Error(t, roster.CheckInclusion(enclave.Digest{}, size, at, leaves[i], path), "a foreign root")
-			assert.Error(t, roster.CheckInclusion(root, size, at, leaves[i], append(path, enclave.Digest{})), "a longer path")
-			assert.Error(t, roster.CheckInclusion(root, size, size, leaves[i], path), "an index past the end")
+			require.Error(t, roster.CheckInclusion(root, size, at, enclave.Digest{9}, path), "a foreign leaf")
+			require.Error(t, roster.CheckInclusion(enclave.Digest{}, size, at, leaves[i], path), "a foreign root")
+			require.Error(t, roster.CheckInclusion(root, size, at, leaves[i], append(path, enclave.Digest{})), "a longer path")
+			require.Error(t, roster.CheckInclusion(root, size, size, leaves[i], path), "an index past the end")
 			if len(path) > 0 {
-				assert.Error(t, roster.CheckInclusion(root, size, at, leaves[i], path[:len(path)-1]), "a shorter path")
+				require.Error(t, roster.CheckInclusion(root, size, at, leaves[i], path[:len(path)-1]), "a shorter path")
 			}
 			for j := range leaves {
 				if j != i {
-					assert.Error(t, roster.CheckInclusion(root, size, uint32(j), leaves[i], path), "leaf %d as %d of %d", i, j, n)
+					require.Error(t, roster.CheckInclusion(root, size, uint32(j), leaves[i], path), "leaf %d as %d of %d", i, j, n)
 				}
 			}
 		}
 	}
 	_, err := roster.Prove(nil, 0)
-	assert.Error(t, err)
+	require.Error(t, err)
 }
 
 func TestPeersAreExactlyTheSignedOnes(t *testing.T) {

@@ -57,7 +57,7 @@ func (v *Verifier) header(s *start, leaves []enclave.Digest) enclave.RosterHeade
 	return enclave.RosterHeader{
 		JobKey: s.plan.Job.JobKey, Epoch: s.epoch, SubmitHost: s.plan.Job.SubmitHost,
 		Tenant: s.plan.Tenant.Name, Subtree: s.plan.Tenant.Subtree, PolicyDigest: s.plan.Policy, Lifetime: s.life,
-		Simulated: s.simulated(), Weak: s.weak, Size: uint32(len(leaves)), Root: roster.Root(leaves), //nolint:gosec // at most maxNodes
+		Simulated: s.simulated(), Weak: s.weak, Size: uint32(len(leaves)), Root: roster.Root(leaves), // at most maxNodes
 	}
 }
 
@@ -81,7 +81,7 @@ func (v *Verifier) answerAll(s *start, signed roster.Signed, leaves []enclave.Di
 			return err
 		}
 		x.answer = &roster.Answer{
-			Roster: signed, Leaf: p, Index: uint32(i), Path: path, //nolint:gosec // at most maxNodes
+			Roster: signed, Leaf: p, Index: uint32(i), Path: path, // at most maxNodes
 			Nonce: x.post.Nonce, Keys: x.post.Keys, Seed: sealed,
 		}
 		x.answer.Bind(v.Key)

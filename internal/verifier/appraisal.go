@@ -57,9 +57,9 @@ func (a *Appraisal) joinSimulated(dir string) error {
 	}
 	var bundles [][]byte
 	for _, n := range names {
-		b, err := os.ReadFile(n)
-		if err != nil {
-			return fmt.Errorf("load simulated roots: %w", err)
+		b, bad := os.ReadFile(n)
+		if bad != nil {
+			return fmt.Errorf("load simulated roots: %w", bad)
 		}
 		bundles = append(bundles, b)
 	}

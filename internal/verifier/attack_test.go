@@ -83,12 +83,12 @@ func TestEvidenceThatBlamesItsNode(t *testing.T) {
 		want   string
 		change func(*testing.T, *world, *api.Announcement)
 	}{
-		"evidence of another job": {"E228 node", func(t *testing.T, w *world, a *api.Announcement) {
+		"evidence of another job": {"E228 node", func(_ *testing.T, w *world, a *api.Announcement) {
 			other := w.announce(w.register(job(8, "n1")), "n1")
 			a.Evidence = other.Evidence
 		}},
 		"evidence for another tunnel key": {"E228 node", func(_ *testing.T, _ *world, a *api.Announcement) { a.Keys.WireGuard[0]++ }},
-		"evidence of another node": {"E228 node", func(t *testing.T, w *world, a *api.Announcement) {
+		"evidence of another node": {"E228 node", func(_ *testing.T, w *world, a *api.Announcement) {
 			a.Evidence = w.announce(a.Job, "n2").Evidence
 		}},
 		"evidence that is garbage": {"E220 node", func(_ *testing.T, _ *world, a *api.Announcement) { a.Evidence.Report = []byte("x") }},
@@ -99,7 +99,7 @@ func TestEvidenceThatBlamesItsNode(t *testing.T) {
 		"another's endpoint": {"E250 node", func(_ *testing.T, _ *world, a *api.Announcement) {
 			a.Endpoint = netip.MustParseAddrPort("10.0.0.2:51820")
 		}},
-		"a chip that is not the enrolled one": {"E237 node", func(t *testing.T, w *world, a *api.Announcement) {
+		"a chip that is not the enrolled one": {"E237 node", func(_ *testing.T, w *world, a *api.Announcement) {
 			w.nodes["n1"].Chip = strings.Repeat("ab", 64)
 			*a = w.announce(a.Job, "n1")
 		}},

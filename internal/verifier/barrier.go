@@ -121,10 +121,10 @@ func (s *start) next(e event) outcome {
 // why is the refusal of an event that no node caused, nil when nodes did.
 func (s *start) why(e event) *enclave.Refusal {
 	k := s.plan.Job.JobKey
-	switch {
-	case e == dead:
+	switch e {
+	case dead:
 		return enclave.Refuse("E503", enclave.FaultRequest, "job %s is no longer alive in Slurm", k)
-	case e == shutdown:
+	case shutdown:
 		return enclave.Refuse("E509", enclave.FaultService, "enclaved is stopping")
 	}
 	return s.stop

@@ -117,7 +117,7 @@ func (v *Verifier) EnrolRequest(ctx context.Context, from string, r api.EnrolReq
 	w := wish{key: pub, PendingEnrol: api.PendingEnrol{
 		Node: r.Node, Fingerprint: sha256.Sum256(pub), ChipID: result.ChipID, Result: result, At: time.Now(), From: from,
 	}}
-	if err := v.pending.add(w); err != nil {
+	if err = v.pending.add(w); err != nil {
 		return api.EnrolTicket{}, err
 	}
 	err = v.Ledger.AddEvidence(ctx, ledger.Evidence{

@@ -99,14 +99,13 @@ func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement, free bool)
 // checks against the inventory, and stores it all.
 func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *api.Announcement) (*enclave.AttestationResult, *enclave.Refusal) {
 	name := s.plan.Tenant.Policy
-	now, err := v.Appraiser.Policy(name)
-	if err != nil || now != s.plan.Policy {
+	if !v.inForce(name, s.plan.Policy) {
 		v.stopAll(s, enclave.Refuse("E508", enclave.FaultService, "policy %q changed while the job started", name))
 		return nil, nil
 	}
 	c := api.JobClaim(a.Job, s.plan.Job.HetOffset, v.digest, s.plan.Policy, a)
 	result, refusal := v.appraise(ctx, name, node, c, a)
-	err = v.Ledger.AddEvidence(ctx, ledger.Evidence{
+	err := v.Ledger.AddEvidence(ctx, ledger.Evidence{
 		Key: a.Job, Node: a.Node, Purpose: uint8(a.Purpose), Epoch: a.Epoch, Nonce: a.Nonce, Keys: a.Keys,
 		Evidence: a.Evidence, Result: *result, At: time.Now(),
 	})
@@ -114,6 +113,12 @@ func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *ap
 		v.stopAll(s, ledgerRefusal(err))
 	}
 	return result, refusal
+}
+
+// inForce is true when the policy is still what the node was told.
+func (v *Verifier) inForce(name string, digest enclave.Digest) bool {
+	now, err := v.Appraiser.Policy(name)
+	return err == nil && now == digest
 }
 
 // appraise gives the result and, unless the node is affirmed, whose fault that is.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
@@ -181,7 +180,8 @@ func (v *Verifier) nodeLine(ctx context.Context, node string) (api.NodeLine, err
 	}
 	f, err := v.Ledger.LastFailure(ctx, node)
 	if err == nil {
-		line.Drained = f.Drained && !f.Resumed && (line.LastSeen == nil || !line.LastSeen.After(f.At.Add(time.Second)))
+		passedSince := line.LastSeen != nil && line.LastSeen.After(f.At) && line.Refusal == nil // an admin resumed it
+		line.Drained = f.Drained && !f.Resumed && !passedSince
 	} else if !errors.Is(err, ledger.ErrNotFound) {
 		return line, err
 	}

@@ -158,10 +158,10 @@ func (v *Verifier) goFile(k enclave.JobKey) string {
 // is readable for SlurmUser.
 func (v *Verifier) writeGo(k enclave.JobKey) (err error) {
 	path := v.goFile(k)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // SlurmUser reads it
+	if err = os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // SlurmUser reads it
 		return fmt.Errorf("make go directory: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444) //nolint:gosec // SlurmUser reads it
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444) // SlurmUser reads it
 	if err != nil {
 		return fmt.Errorf("make go file: %w", err)
 	}

@@ -51,10 +51,10 @@ func (v *Verifier) Renew(ctx context.Context, node string, a api.Announcement) (
 	if err != nil {
 		return api.RenewAnswer{}, err
 	}
-	if err := a.CheckSignature(); err != nil || a.Epoch != firstEpoch {
+	if err = a.CheckSignature(); err != nil || a.Epoch != firstEpoch {
 		return api.RenewAnswer{}, enclave.Refuse("E127", enclave.FaultService, "renewal of epoch %d is not signed by its key", a.Epoch)
 	}
-	if err := v.tickets.take(a.Nonce, holder{a.Job, node, a.Purpose}); err != nil {
+	if err = v.tickets.take(a.Nonce, holder{a.Job, node, a.Purpose}); err != nil {
 		return api.RenewAnswer{}, err
 	}
 	refusal, err := v.rejudge(ctx, e, node, &a)

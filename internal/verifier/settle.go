@@ -79,7 +79,7 @@ func (v *Verifier) requeue(ctx context.Context, k enclave.JobKey, out api.Settle
 	if err == nil && slices.Contains([]string{"CANCELLED", "TIMEOUT", "DEADLINE", "PREEMPTED"}, state.State) {
 		return out, nil
 	}
-	if most := v.Config.Controller.MaxRestarts; uint64(times) > uint64(most) { //nolint:gosec // a count
+	if most := v.Config.Controller.MaxRestarts; uint64(times) > uint64(most) {
 		out.Refusal = enclave.Refuse("E505", enclave.FaultService, "job %s was refused %d times, last: %s", k, times, out.Refusal.Reason)
 		out.Refusal.Fix = "see enclave why, then submit again"
 		v.alarm(ctx, "E505", out.Refusal.Reason)

@@ -458,7 +458,7 @@ func TestRequeueing(t *testing.T) {
 			j.Restart = restart
 			w.site.Submit(7)
 			k := w.register(j)
-			w.broken(t.Context(), k, "n1", "E305", enclave.FaultService)
+			require.Error(t, w.broken(t.Context(), k, "n1", "E305", enclave.FaultService))
 			w.site.SetJob(7, enclave.JobState{State: "FAILED", Batch: true})
 			s, err := w.v.Settled(t.Context(), k)
 			require.NoError(t, err)
@@ -487,7 +487,7 @@ func TestRequeueing(t *testing.T) {
 	})
 	bubble(t, "a request's fault is not", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1"))
-		w.broken(t.Context(), k, "n1", "E302", enclave.FaultRequest)
+		require.Error(t, w.broken(t.Context(), k, "n1", "E302", enclave.FaultRequest))
 		w.site.SetJob(7, enclave.JobState{State: "FAILED", Batch: true})
 		s, err := w.v.Settled(t.Context(), k)
 		require.NoError(t, err)

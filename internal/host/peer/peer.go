@@ -22,7 +22,7 @@ func UID(c net.Conn) (uint32, error) {
 	var cred *unix.Ucred
 	var asked error
 	if err = raw.Control(func(fd uintptr) {
-		cred, asked = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) //nolint:gosec // a descriptor
+		cred, asked = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err == nil {
 		err = asked
 	}

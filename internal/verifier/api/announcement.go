@@ -49,7 +49,7 @@ func (a *Announcement) CheckSignature() error {
 func (a *Announcement) signed() []byte {
 	b := []byte(tagAnnouncement)
 	put := func(v []byte) {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(v))) //nolint:gosec // bodies are bounded by MaxBody
+		b = binary.BigEndian.AppendUint32(b, uint32(len(v))) // bodies are bounded by MaxBody
 		b = append(b, v...)
 	}
 	number := func(v uint32) { put(binary.BigEndian.AppendUint32(nil, v)) }
@@ -63,7 +63,7 @@ func (a *Announcement) signed() []byte {
 	put(a.Keys.WireGuard[:])
 	put(a.Keys.Ed25519[:])
 	put(a.Keys.HPKE)
-	number(uint32(len(a.Addresses))) //nolint:gosec // bodies are bounded by MaxBody
+	number(uint32(len(a.Addresses))) // bodies are bounded by MaxBody
 	for _, x := range a.Addresses {
 		put([]byte(x.String()))
 	}

@@ -27,7 +27,7 @@ func asNode[Q, A any](s *Server, f func(ctx context.Context, node string, q Q) (
 			return
 		}
 		var q Q
-		if err := decode(w, r, &q); err != nil {
+		if err = decode(w, r, &q); err != nil {
 			s.counters.add("malformed_node_call")
 			refuse(w, http.StatusBadRequest, enclave.Refuse("E129", enclave.FaultService, "%v", err))
 			return

@@ -267,8 +267,8 @@ func TestStrangersChangeNothing(t *testing.T) {
 	call := func(cert *tls.Certificate) error {
 		c := client.New(client.Options{Address: s.address, Pin: s.pin(), Certificate: cert})
 		defer c.Close()
-		_, err := c.Broken(t.Context(), api.NodeRequest{Job: k, Node: "n1", Epoch: 1}, enclave.Refusal{Code: "E210", Fault: enclave.FaultNode, Reason: "x"})
-		return err
+		_, told := c.Broken(t.Context(), api.NodeRequest{Job: k, Node: "n1", Epoch: 1}, enclave.Refusal{Code: "E210", Fault: enclave.FaultNode, Reason: "x"})
+		return told
 	}
 	assert.Equal(t, "E130", code(call(nil)), "no certificate")
 	assert.Equal(t, "E130", code(call(&tls.Certificate{Certificate: [][]byte{selfSigned}, PrivateKey: foreignKey})), "another authority's certificate")
@@ -302,7 +302,7 @@ func TestGarbage(t *testing.T) {
 		require.NoError(t, err)
 		res, err := h.Do(req)
 		require.NoError(t, err)
-		defer res.Body.Close()
+		defer func() { _ = res.Body.Close() }()
 		_, err = io.Copy(io.Discard, res.Body)
 		require.NoError(t, err)
 		return res.StatusCode
@@ -325,7 +325,7 @@ func TestGarbage(t *testing.T) {
 	require.NoError(t, conn.Close())
 	old, err := tls.Dial("tcp", s.address, &tls.Config{MaxVersion: tls.VersionTLS12, InsecureSkipVerify: true})
 	if err == nil {
-		old.Close()
+		_ = old.Close()
 	}
 	require.Error(t, err, "TLS 1.2 is refused")
 	require.NoError(t, s.run(k, "n1"))
@@ -381,8 +381,8 @@ func TestPeople(t *testing.T) {
 		"none": "", "one for another question": "MUNGE:0:" + api.Question("GET", api.PathReport+"?job=7"), "garbage": "MUNGE:x",
 	} {
 		c := client.New(client.Options{Address: s.address, Pin: s.pin(), Credential: func(context.Context, string) (string, error) { return credential, nil }})
-		_, err := c.Jobs(t.Context())
-		assert.Equal(t, "E133", code(err), name)
+		_, told := c.Jobs(t.Context())
+		assert.Equal(t, "E133", code(told), name)
 		c.Close()
 	}
 	caught := "MUNGE:0:" + api.Question("GET", api.PathJobs)
@@ -436,11 +436,11 @@ func TestTheClientBelievesThePinOnly(t *testing.T) {
 	// An enrolled node that runs a server is no verifier, though its certificate has the right signer.
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{s.withAuthority("n1")}})
 	require.NoError(t, err)
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	go func() {
 		for {
-			conn, err := l.Accept()
-			if err != nil {
+			conn, over := l.Accept()
+			if over != nil {
 				return
 			}
 			_ = conn.(*tls.Conn).HandshakeContext(t.Context())
@@ -459,7 +459,7 @@ func (s *site) withAuthority(node string) tls.Certificate {
 	c := *s.certs[node]
 	conn, err := tls.Dial("tcp", s.address, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true})
 	require.NoError(s.t, err)
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	c.Certificate = append(append([][]byte(nil), c.Certificate...), conn.ConnectionState().PeerCertificates[1].Raw)
 	return c
 }
@@ -495,7 +495,7 @@ func TestAVerifierThatComesBackIsFound(t *testing.T) {
 	}()
 	l, err := net.Listen("unix", path)
 	require.NoError(t, err)
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	go func() {
 		in, err := l.Accept()
 		if err != nil {
