@@ -8,8 +8,7 @@ import (
 	"io/fs"
 	"slices"
 
-	"github.com/goccy/go-yaml"
-
+	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 )
 
@@ -55,18 +54,8 @@ func parse(r io.Reader) (*file, error) {
 	if len(b) > maxTable {
 		return nil, fmt.Errorf("more than %d bytes", maxTable)
 	}
-	d := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict())
 	var f file
-	if err := d.Decode(&f); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, errors.New("empty file")
-		}
-		return nil, err
-	}
-	if err := d.Decode(&file{}); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than one document")
-	}
-	return &f, nil
+	return &f, config.Strict(bytes.NewReader(b), &f)
 }
 
 func (t *Table) check() error {
@@ -104,7 +93,8 @@ func checkTenant(t enclave.Tenant) error {
 	if !validSubtree(t.Subtree) {
 		return fmt.Errorf("subtree %q: not a clean path below the file system's root", t.Subtree)
 	}
-	if !ValidName(t.Policy) {
+	// Without a policy the controller's default one holds.
+	if t.Policy != "" && !ValidName(t.Policy) {
 		return fmt.Errorf("policy %q is not a policy's name", t.Policy)
 	}
 	return nil

@@ -84,13 +84,20 @@ func TestLoadDefaults(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{"cpu-sev"}, table.Partitions)
 	assert.EqualValues(t, 1000, table.UIDMin)
+	t.Run("a tenant that names no policy gets the controller's", func(t *testing.T) {
+		table, err := tenants.Load(strings.NewReader("tenants: [{name: a, accounts: [a], subtree: t/a}]"))
+		require.NoError(t, err)
+		tenant, err := table.Lookup("a", "")
+		require.NoError(t, err)
+		assert.Empty(t, tenant.Policy)
+	})
 }
 
 func TestLoadRefuses(t *testing.T) {
 	const good = "tenants: [{name: a, accounts: [a], subtree: t/a, policy: p}]\n"
 	tenant := func(fields string) string { return "tenants: [{" + fields + "}]\n" }
 	for _, c := range []struct{ name, text, want string }{
-		{"an empty file", "", "empty file"},
+		{"an empty file", "", "file is empty"},
 		{"a table without tenants", "uid_min: 1000\n", "no tenants"},
 		{"an unknown key", good + "tennants: []\n", "tennants"},
 		{"an unknown key of a tenant", tenant("name: a, accounts: [a], subtree: t, policy: p, requird: true"), "requird"},
@@ -107,9 +114,10 @@ func TestLoadRefuses(t *testing.T) {
 		{"the root as a subtree", tenant("name: a, accounts: [a], subtree: ., policy: p"), "subtree"},
 		{"no subtree", tenant("name: a, accounts: [a], policy: p"), "subtree"},
 		{"a subtree with a line feed", tenant(`name: a, accounts: [a], subtree: "t\nu", policy: p`), "subtree"},
-		{"no policy", tenant("name: a, accounts: [a], subtree: t"), "policy"},
+		{"a policy that is a path", tenant("name: a, accounts: [a], subtree: t, policy: ../p"), "policy"},
+		{"a tag in the place of a list", "tenants: !x\n", "not YAML"},
 		{"uid_min 0", good + "uid_min: 0\n", "uid_min"},
-		{"a negative uid_min", good + "uid_min: -1\n", "uid_min"},
+		{"a negative uid_min", good + "uid_min: -1\n", "line 2"},
 		{"a partition list in one word", good + `partitions: ["cpu,cpu-sev"]`, "partition"},
 		{"a default of an unknown account", good + "defaults: {b: a}\n", "default of account"},
 		{"a default beyond the account", good + "defaults: {a: b}\n", "not entitled"},
@@ -138,6 +146,8 @@ func FuzzLoad(f *testing.F) {
 	f.Add(seed)
 	f.Add([]byte("tenants: [{name: a, accounts: [a], subtree: t/a, policy: p}]"))
 	f.Add([]byte("tenants: [{name: a, accounts: ['a\"]=(x']}]"))
+	f.Add([]byte("tenants: !x\n"))
+	f.Add([]byte("tenants:\n- name: a\n  accounts: !x\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		table, err := tenants.Load(bytes.NewReader(b))
 		if err != nil {
