@@ -148,3 +148,23 @@ func Daemons() []enclave.UIDRange {
 func in(uid uint32, ranges []enclave.UIDRange) bool {
 	return slices.ContainsFunc(ranges, func(r enclave.UIDRange) bool { return uid >= r.Start && uid-r.Start < r.Count })
 }
+
+// Title is the command line of a process as it shows itself, on one line; "" when it is gone or
+// has none. Its program chose it.
+func Title(pid int) string {
+	f, err := os.Open(filepath.Join(proc, strconv.Itoa(pid), "cmdline"))
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, 4096))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(strings.Map(func(c rune) rune {
+		if c < ' ' {
+			return ' '
+		}
+		return c
+	}, string(b)))
+}

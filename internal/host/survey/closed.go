@@ -1,0 +1,86 @@
+package survey
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/closed"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/file"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/ipc"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/mount"
+	"github.com/slurm-enclave/slurm-enclave/internal/subtree"
+)
+
+// Closed lists the part of a closed state that is not the network's.
+type Closed struct {
+	View   subtree.Config
+	Run    string             // /run/slurm-enclave
+	Ignore []string           // names in Run that may be there: the journal that is being closed
+	Least  uint32             // the least user id of people
+	Allow  []enclave.UIDRange // people who may be on the node
+}
+
+// Sources fills in the kinds that are not the network's.
+func (c Closed) Sources(network closed.Sources) closed.Sources {
+	network.Mounts, network.Processes, network.Files, network.IPC = c.mounts, c.processes, c.files, c.ipc
+	return network
+}
+
+func (c Closed) mounts(ctx context.Context) ([]string, error) {
+	mounts, err := mount.Host{}.Mounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return subtree.Watched(c.View, mounts), nil
+}
+
+// processes leaves the process ids out: a daemon that was started anew is no difference.
+func (c Closed) processes(context.Context) ([]string, error) {
+	list, err := Foreign(c.Least, c.Allow)
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for _, p := range list {
+		lines = append(lines, fmt.Sprintf("uid %d %q", p.UID, p.Title))
+	}
+	return lines, nil
+}
+
+func (c Closed) files(context.Context) ([]string, error) {
+	names, err := file.Tree(c.Run)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(names, func(name string) bool {
+		return slices.ContainsFunc(c.Ignore, func(i string) bool { return name == i || strings.HasPrefix(name, i+"/") })
+	}), nil
+}
+
+func (c Closed) ipc(context.Context) ([]string, error) {
+	objects, err := ipc.List([]enclave.UIDRange{{Start: c.Least, Count: math.MaxUint32 - c.Least}})
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for _, o := range objects {
+		lines = append(lines, o.String())
+	}
+	return lines, nil
+}
+
+// Record is the file of the closed state.
+type Record struct {
+	Trust file.Trust
+	Path  string // /var/lib/slurm-enclave/closed.json
+}
+
+// Read reads it, if it is root's alone.
+func (r Record) Read() ([]byte, error) { return r.Trust.Read(r.Path, fileLimit) }
+
+// Write replaces it.
+func (r Record) Write(b []byte) error { return r.Trust.Replace(r.Path, b) }
