@@ -6,6 +6,7 @@ func explainNode() []Explanation {
 		{"E201", "The node said itself that it cannot take part, without a code of its own.", effectDrained, "Read the drain reason and the prolog's log on the node."},
 		{"E204", "The user's subordinate uids (/etc/subuid) cannot be read.", effectDrained, "Correct /etc/subuid on the node."},
 		{"E205", "The node has no usable certificate of its own.", effectDrained, "Enrol it: on the node enclave node enrol --request, then on the controller enclave node enrol NODE."},
+		{"E208", "The node's kernel opens sockets that pass by tunnel and fence (SMC, RDS, TIPC, VSOCK).", effectDrained, "Install etc/modprobe.d/slurm-enclave.conf and reboot the node, or list the family in network.families."},
 		{"E209", "A stage of the prolog failed without a code of its own, or not in time.", effectDrained, "Read the drain reason and the prolog's log on the node."},
 		{"E220", "The report is not genuine: form, signature, chain or revocation does not verify.", effectDrained, "enclave evidence verify on the node's report names the check. Replace certificates first (VCEK of this chip and TCB), then suspect the machine."},
 		{"E221", "The node took a nonce and sent no acceptable evidence by the deadline.", effectDrained, "Look at the prolog's log: a slow firmware mailbox, or a broken network to enclaved."},

@@ -1,0 +1,30 @@
+package door
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+)
+
+// codeFamilies: a socket of a kind that no tunnel carries and no fence sees could be opened.
+const codeFamilies enclave.Code = "E208"
+
+// familiesRefusal holds the socket families that this kernel opens against those that the site
+// allows: nil when each of them is allowed.
+func familiesRefusal(open, allowed []string) *enclave.Refusal {
+	var over []string
+	for _, f := range open {
+		if !slices.Contains(allowed, f) {
+			over = append(over, f)
+		}
+	}
+	if len(over) == 0 {
+		return nil
+	}
+	slices.Sort(over)
+	r := nodeError(codeFamilies, "install etc/modprobe.d/slurm-enclave.conf and reboot, or list them in network.families",
+		"a job could open sockets that pass by the fence: %s", strings.Join(over, ", "))
+	r.Check = "families"
+	return r
+}

@@ -1,0 +1,32 @@
+package door
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+)
+
+func TestFamilies(t *testing.T) {
+	t.Parallel()
+	t.Run("P2: a kernel that opens none is fine", func(t *testing.T) {
+		t.Parallel()
+		assert.Nil(t, familiesRefusal(nil, nil))
+	})
+	t.Run("P2: what the site allows is fine", func(t *testing.T) {
+		t.Parallel()
+		assert.Nil(t, familiesRefusal([]string{"smc", "vsock"}, []string{"vsock", "smc", "rds"}))
+	})
+	t.Run("P2: a family that passes by the fence breaks the node", func(t *testing.T) {
+		t.Parallel()
+		r := familiesRefusal([]string{"vsock", "smc", "rds"}, []string{"rds"})
+		require.NotNil(t, r)
+		assert.Equal(t, codeFamilies, r.Code)
+		assert.Equal(t, enclave.FaultNode, r.Fault)
+		assert.Contains(t, r.Reason, "smc, vsock")
+		assert.Contains(t, r.Fix, "etc/modprobe.d/slurm-enclave.conf")
+		assert.NotContains(t, r.Reason, "rds")
+	})
+}
