@@ -367,6 +367,20 @@ func TestBarriers(t *testing.T) {
 		require.NoError(t, err)
 		assert.False(t, s.Requeued, "what the user cancelled must not come back")
 	})
+	bubble(t, "a job that died drains nobody, whatever its nodes had said by then", func(t *testing.T, w *world) {
+		k := w.register(job(7, "n1", "n2"))
+		w.nodes["n1"].Fail = "debug"
+		got := together(map[string]func() error{
+			"n1": func() error { return w.bringUp(t.Context(), k, "n1") },
+			"the user": func() error {
+				<-time.After(time.Second)
+				w.site.SetJob(7, enclave.JobState{State: "CANCELLED"})
+				return nil
+			},
+		})
+		assert.Equal(t, "E503 request", got["n1"])
+		assert.Empty(t, w.site.Drained())
+	})
 	bubble(t, "a Slurm that is away is no dead job", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1", "n2"))
 		got := together(map[string]func() error{
