@@ -27,3 +27,11 @@ func broken(code enclave.Code, check, fix, format string, args ...any) *enclave.
 	r.Check, r.Fix = check, fix
 	return r
 }
+
+// Marker refuses a node whose marker somebody else could have put there or could take away.
+func Marker(insecure error) *enclave.Refusal {
+	if insecure == nil {
+		return nil
+	}
+	return broken(CodeMarker, "marker", "make it and its directories root's, writable by root alone", "%v", insecure)
+}

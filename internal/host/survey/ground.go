@@ -4,9 +4,13 @@ package survey
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ground"
@@ -51,6 +55,15 @@ func (Configuration) Glob(pattern string) ([]string, error) {
 		}
 	}
 	return found, nil
+}
+
+// Marked says whether this is an enclave node, as the plugin does: only a name that is not there
+// says no. The refusal is of a marker that others could have put there.
+func (c Configuration) Marked(marker string) (bool, *enclave.Refusal) {
+	if _, err := os.Lstat(marker); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return false, nil
+	}
+	return true, ground.Marker(c.Trust.Secure(marker))
 }
 
 // Gate says whether slurmd loads the gate of this release. slurmConf is $SLURM_CONF; without it

@@ -74,6 +74,31 @@ func TestGate(t *testing.T) {
 	assert.Equal(t, ground.CodeNoGate, code(c.Gate(conf, "", "1.2.3")), "slurmd's wildcard does not match a hidden file")
 }
 
+func TestMarked(t *testing.T) {
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	c := survey.Configuration{Trust: file.Trust{Owner: uint32(os.Getuid()), Top: top}}
+	marker := top + "/etc/enclave-node"
+	marked, refusal := c.Marked(marker)
+	assert.False(t, marked)
+	assert.Nil(t, refusal)
+	put(t, marker, "")
+	marked, refusal = c.Marked(marker)
+	assert.True(t, marked)
+	assert.Nil(t, refusal)
+	require.NoError(t, os.Chmod(filepath.Dir(marker), 0o777))
+	marked, refusal = c.Marked(marker)
+	assert.True(t, marked, "a marker that is not trusted still closes the node")
+	require.NotNil(t, refusal)
+	assert.Equal(t, ground.CodeMarker, refusal.Code)
+	require.NoError(t, os.Remove(marker))
+	require.NoError(t, os.Symlink("nowhere", marker))
+	marked, _ = c.Marked(marker)
+	assert.True(t, marked, "a dangling link says yes")
+	marked, _ = c.Marked("/etc/passwd/enclave-node")
+	assert.False(t, marked)
+}
+
 // inNamespace runs the test again where nothing of the machine's is touched or seen.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
