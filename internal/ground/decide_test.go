@@ -153,8 +153,8 @@ func TestRelease(t *testing.T) {
 		} {
 			source := filepath.Join(dir, name+".c")
 			require.NoError(t, os.WriteFile(source, []byte(text), 0o600))
-			out, err := exec.CommandContext(t.Context(), cc, "-shared", "-fPIC", "-o", filepath.Join(dir, name), source).CombinedOutput()
-			require.NoError(t, err, "%s", out)
+			out, errMake := exec.CommandContext(t.Context(), cc, "-shared", "-fPIC", "-o", filepath.Join(dir, name), source).CombinedOutput()
+			require.NoError(t, errMake, "%s", out)
 		}
 		b, err := os.ReadFile(filepath.Join(dir, "ours"))
 		require.NoError(t, err)

@@ -3,6 +3,7 @@ package ground_test
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -61,9 +62,7 @@ func TestFindPlugin(t *testing.T) {
 	find := func(t *testing.T, files map[string]string, open ...string) (ground.Plugin, *enclave.Refusal) {
 		t.Helper()
 		fake := tree{files: map[string]string{so: "ELF"}, open: map[string]bool{}}
-		for name, text := range files {
-			fake.files[name] = text
-		}
+		maps.Copy(fake.files, files)
 		for _, name := range open {
 			fake.open[name] = true
 		}

@@ -46,14 +46,15 @@ func TestJournal(t *testing.T) {
 	t.Run("the lines are plain text, one per act", func(t *testing.T) {
 		b, err := os.ReadFile(path(base))
 		require.NoError(t, err)
-		assert.Equal(t, `{"version":"slurm-enclave-journal/1","cluster":"c","job":4711,"restart":1,"uid":2001,"boot":"boot-1"}
+		want := `{"version":"slurm-enclave-journal/1","cluster":"c","job":4711,"restart":1,"uid":2001,"boot":"boot-1"}
 {"seq":1,"boottime_ns":42,"stage":"mesh","act":"intent","detail":"enc4711"}
 {"seq":2,"boottime_ns":42,"stage":"mesh","act":"done"}
 {"seq":3,"boottime_ns":42,"stage":"fence","act":"intent","detail":"a"}
 {"seq":4,"boottime_ns":42,"stage":"subtree","act":"intent","detail":"/lustre"}
 {"seq":5,"boottime_ns":42,"stage":"fence","act":"intent","detail":"b"}
 {"seq":6,"boottime_ns":42,"stage":"subtree","act":"undone"}
-`, string(b))
+`
+		assert.Equal(t, want, string(b))
 	})
 	t.Run("only root may read it", func(t *testing.T) {
 		for name, want := range map[string]fs.FileMode{path(base): 0o600, filepath.Dir(path(base)): 0o700} {

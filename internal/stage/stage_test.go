@@ -53,7 +53,7 @@ func TestUp(t *testing.T) {
 		refusal, ok := enclave.AsRefusal(err)
 		require.True(t, ok)
 		assert.Same(t, cause, refusal)
-		assert.ErrorContains(t, err, "fence: down: E400")
+		require.ErrorContains(t, err, "fence: down: E400")
 		assert.Equal(t, []string{"up mesh", "up fence", "up subtree", "down subtree", "down fence", "down mesh"}, h.calls)
 	})
 	t.Run("a deadline that has passed does not stop taking down", func(t *testing.T) {

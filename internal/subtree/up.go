@@ -147,13 +147,14 @@ func (r Room) step(ctx context.Context, p Plan, s Step) error {
 	if err != nil {
 		return fmt.Errorf("subtree: %w", err)
 	}
-	if absent, err := r.absent(ctx, s); absent || err != nil {
+	absent, err := r.absent(ctx, s)
+	if absent || err != nil {
 		return err
 	}
 	if s.fits(p, mounts) == "" {
 		return nil
 	}
-	if err := r.clear(ctx, p, s); err != nil {
+	if err = r.clear(ctx, p, s); err != nil {
 		return err
 	}
 	if stack := at(mounts, s.Target); s.Kind == KindPublic && len(stack) > 0 && !stack[0].labelled() {

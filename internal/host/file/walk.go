@@ -52,7 +52,7 @@ func (t Trust) Secure(path string) error {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 		if info.Mode()&fs.ModeSymlink == 0 {
-			if err := t.judge(next); err != nil {
+			if err = t.judge(next); err != nil {
 				return fmt.Errorf("%s: %w", path, err)
 			}
 			at = next

@@ -82,7 +82,7 @@ func Remove(ranges []enclave.UIDRange) error {
 		if o.Kind == KindQueue {
 			continue
 		}
-		if err := removeSystemV(o); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EIDRM) {
+		if err = removeSystemV(o); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EIDRM) {
 			errs = multierror.Append(errs, fmt.Errorf("remove %s: %w", o, err))
 		}
 	}

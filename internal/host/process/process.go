@@ -111,8 +111,8 @@ func ParseStatus(r io.Reader) (Process, error) {
 		case key == "State" && value != "" && p.State == 0:
 			p.State = value[0]
 		case key == "Uid" && !haveUID:
-			real, _, _ := strings.Cut(value, "\t")
-			uid, err := strconv.ParseUint(real, 10, 32)
+			own, _, _ := strings.Cut(value, "\t")
+			uid, err := strconv.ParseUint(own, 10, 32)
 			if err != nil {
 				return Process{}, fmt.Errorf("parse process status: uid %q", value)
 			}
