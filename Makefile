@@ -9,6 +9,11 @@ CORPUS    ?= $(abspath ../shared/corpus)
 PREFIX    ?= /usr
 SYSCONF   ?= /etc
 SLURMLIB  ?= $(PREFIX)/lib/x86_64-linux-gnu/slurm-wlm
+UNITS     ?= $(PREFIX)/lib/systemd/system
+LIBEXEC   := $(PREFIX)/libexec/slurm-enclave
+# The simulator belongs to the lab.
+MANPAGES  := $(filter-out enclave-tsm.8,$(notdir $(wildcard docs/man/*.[1-8])))
+SAMPLES   := $(shell cd etc && find . -type f -not -name '*.go' | sed 's,^\./,,' | LC_ALL=C sort)
 VERSION   := $(shell cat VERSION)
 # The release is compiled into every program, so that the ground check can tell a plugin of another.
 LDFLAGS   := -s -w -X github.com/slurm-enclave/slurm-enclave/internal/release.Version=$(VERSION)
@@ -76,18 +81,19 @@ demo: deps
 deps:
 	scripts/deps
 
-## install  DESTDIR= PREFIX= SYSCONF=; edits no configuration of Slurm's
+## install  DESTDIR= PREFIX= SYSCONF= SLURMLIB= UNITS=; edits no configuration. With another PREFIX edit the samples and units, too
 install: build
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/libexec/slurm-enclave \
-		$(DESTDIR)$(SLURMLIB) $(DESTDIR)$(SYSCONF)/slurm-enclave $(DESTDIR)$(PREFIX)/share/slurm-enclave
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(SLURMLIB) \
+		$(DESTDIR)$(SYSCONF)/slurm-enclave $(DESTDIR)$(UNITS)
 	install -m 0755 $(BIN)/enclave $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 $(BIN)/enclaved $(DESTDIR)$(PREFIX)/sbin/
-	install -m 0755 $(BIN)/enclave-prolog $(BIN)/enclave-epilog $(BIN)/enclave-keeper $(BIN)/libenclave-submit.so \
-		$(DESTDIR)$(PREFIX)/libexec/slurm-enclave/
+	install -m 0755 $(BIN)/enclave-prolog $(BIN)/enclave-epilog $(BIN)/enclave-keeper $(BIN)/libenclave-submit.so $(DESTDIR)$(LIBEXEC)/
 	install -m 0755 $(BIN)/enclave.so $(DESTDIR)$(SLURMLIB)/
 	install -m 0755 etc/prolog-slurmctld etc/epilog-slurmctld $(DESTDIR)$(SYSCONF)/slurm-enclave/
 	install -m 0644 etc/enclave.lua $(DESTDIR)$(SYSCONF)/slurm-enclave/
-	cp -R etc $(DESTDIR)$(PREFIX)/share/slurm-enclave/samples
+	install -m 0644 $(wildcard etc/systemd/*.service) $(DESTDIR)$(UNITS)/
+	for page in $(MANPAGES); do install -D -m 0644 docs/man/$$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page || exit 1; done
+	for sample in $(SAMPLES); do install -D -m 0644 etc/$$sample $(DESTDIR)$(PREFIX)/share/slurm-enclave/samples/$$sample || exit 1; done
 
 ## fuzz     every fuzz test for FUZZTIME (10s)
 fuzz:

@@ -18,7 +18,8 @@ import (
 // samples are the files of etc/ that the guides tell an admin to copy.
 var samples = []string{
 	"enclave.yaml", "inventory.yaml", "tenants.yaml", "prolog-slurmctld", "epilog-slurmctld", "enclave.lua", "plugstack.conf.d/enclave.conf",
-	"slurm.conf.d/enclave.conf", "slurm.conf.d/partition.conf",
+	"slurm.conf.d/enclave.conf", "slurm.conf.d/partition.conf", "policy.d/default.yaml", "systemd/enclaved.service",
+	"systemd/enclave-host.service", "modprobe.d/slurm-enclave.conf",
 }
 
 func TestSamplesExist(t *testing.T) {
@@ -28,7 +29,7 @@ func TestSamplesExist(t *testing.T) {
 		info, err := os.Stat(filepath.Join(root, "etc", s))
 		require.NoError(t, err)
 		assert.NotZero(t, info.Size(), s)
-		assert.Contains(t, guide, filepath.Base(s), "the install guide does not name it")
+		assert.Containsf(t, guide, filepath.Base(s), "the install guide does not name %s", s)
 	}
 }
 
