@@ -189,6 +189,16 @@ func TestTenantPath(t *testing.T) {
 		require.NoError(t, os.Remove(c.Public))
 		mkdir(t, c.Public, 0, 0o755)
 	})
+	t.Run("a symlink on the way to the target or to a home is not followed", func(t *testing.T) {
+		mkdir(t, base+"/real/lustre", 0, 0o755)
+		mkdir(t, base+"/real/alice", alice, 0o755)
+		require.NoError(t, os.Symlink(base+"/real", base+"/link"))
+		require.NoError(t, os.Symlink("../real", c.Home+"/link"))
+		h := mount.Host{}
+		require.ErrorIs(t, h.Tmpfs(t.Context(), subtree.Tmpfs{Target: base + "/link/lustre", Label: subtree.Label}), subtree.ErrTarget)
+		keep := subtree.Tmpfs{Target: c.Home, Label: subtree.Label, ReadOnly: true, Keep: "link/alice", Owner: alice}
+		require.ErrorIs(t, h.Tmpfs(t.Context(), keep), subtree.ErrTenant)
+	})
 }
 
 // TestGround takes the node's own protection away, one at a time.
@@ -232,6 +242,14 @@ func TestGround(t *testing.T) {
 		require.ErrorIs(t, mount.Host{}.Bind(t.Context(), subtree.Bind{
 			Root: c.Root + "/proj", FSType: c.FSType, Magic: c.Magic, Subtree: "tena", Owners: []uint32{alice}, Target: c.Public,
 		}), subtree.ErrExposed, "a plain directory is no root, nor is its parent closed")
+	})
+	t.Run("a directory of the file system is no root of it", func(t *testing.T) {
+		mkdir(t, c.Root+"/closed/fs/proj/tena", alice, 0o755)
+		mkdir(t, c.Root+"/closed/fs", 0, 0o755)
+		mkdir(t, c.Root+"/closed", 0, 0o700)
+		require.ErrorIs(t, mount.Host{}.Bind(t.Context(), subtree.Bind{
+			Root: c.Root + "/closed/fs", FSType: c.FSType, Magic: c.Magic, Subtree: "proj/tena", Owners: []uint32{alice}, Target: c.Public,
+		}), subtree.ErrType)
 	})
 	t.Run("the file system seen a second time", func(t *testing.T) {
 		mkdir(t, base+"/second", 0, 0o755)
