@@ -81,7 +81,7 @@ demo: deps
 deps:
 	scripts/deps
 
-## install  DESTDIR= PREFIX= SYSCONF= SLURMLIB= UNITS=; edits no configuration. With another PREFIX edit the samples and units, too
+## install  DESTDIR= PREFIX= SYSCONF= SLURMLIB= UNITS=; keeps configuration that is there. With another PREFIX edit the samples and units, too
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(SLURMLIB) \
 		$(DESTDIR)$(SYSCONF)/slurm-enclave $(DESTDIR)$(UNITS)
@@ -89,7 +89,10 @@ install: build
 	install -m 0755 $(BIN)/enclaved $(DESTDIR)$(PREFIX)/sbin/
 	install -m 0755 $(BIN)/enclave-prolog $(BIN)/enclave-epilog $(BIN)/enclave-keeper $(BIN)/libenclave-submit.so $(DESTDIR)$(LIBEXEC)/
 	install -m 0755 $(BIN)/enclave.so $(DESTDIR)$(SLURMLIB)/
-	install -m 0755 etc/prolog-slurmctld etc/epilog-slurmctld $(DESTDIR)$(SYSCONF)/slurm-enclave/
+	for wrapper in prolog-slurmctld epilog-slurmctld; do \
+		[ -e $(DESTDIR)$(SYSCONF)/slurm-enclave/$$wrapper ] || \
+		install -m 0755 etc/$$wrapper $(DESTDIR)$(SYSCONF)/slurm-enclave/ || exit 1; \
+	done
 	install -m 0644 etc/enclave.lua $(DESTDIR)$(SYSCONF)/slurm-enclave/
 	install -m 0644 $(wildcard etc/systemd/*.service) $(DESTDIR)$(UNITS)/
 	for page in $(MANPAGES); do install -D -m 0644 docs/man/$$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page || exit 1; done
