@@ -261,4 +261,3 @@ func TestUpRefuses(t *testing.T) {
 func fail(what string, err error) func(*subtreetest.Host) {
 	return func(h *subtreetest.Host) { h.Fail = map[string]error{what: err} }
 }
-
