@@ -27,7 +27,7 @@ func main() {
 func run(log *logrus.Logger) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := cli.NewRootCommand(os.Stdout, os.Stderr, release.Version, open, cli.NewNodeCommand(node())).ExecuteContext(ctx)
+	err := cli.NewRootCommand(os.Stdout, os.Stderr, release.Version, open, cli.NewNodeCommand(node()), cli.NewHostCommand(host(log))).ExecuteContext(ctx)
 	if err == nil {
 		return cli.ExitOK
 	}

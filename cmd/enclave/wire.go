@@ -8,6 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/door"
+
 	"github.com/slurm-enclave/slurm-enclave/internal/attest"
 	"github.com/slurm-enclave/slurm-enclave/internal/cli"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
@@ -82,4 +86,9 @@ func nodeName() (string, error) {
 	}
 	name, _, _ = strings.Cut(name, ".")
 	return name, nil
+}
+
+// host is this node outside of any job.
+func host(log *logrus.Logger) func(config string) (cli.Closable, error) {
+	return func(config string) (cli.Closable, error) { return door.Host(log, config) }
 }

@@ -2,9 +2,6 @@ package door
 
 import (
 	"context"
-	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -14,6 +11,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/program"
 	"github.com/slurm-enclave/slurm-enclave/internal/job"
+	"github.com/slurm-enclave/slurm-enclave/internal/site/settle"
 	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/client"
@@ -86,7 +84,7 @@ func ControllerEpilog(ctx context.Context, log *logrus.Logger, partitions []stri
 	if !concerns(partitions, env) {
 		return exitFine
 	}
-	j, _, err := job.FromPrologEnv(env)
+	j, where, err := job.FromPrologEnv(env)
 	if err != nil {
 		log.WithError(err).Error("job not settled")
 		return exitBroken
@@ -94,19 +92,21 @@ func ControllerEpilog(ctx context.Context, log *logrus.Logger, partitions []stri
 	entry := log.WithField("job", j.Directory())
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	err = settle(ctx, j)
+	err = settled(ctx, j)
 	if err == nil {
 		return exitFine
 	}
 	entry.WithError(err).Warn("enclaved does not settle the job")
-	if err := settleAlone(ctx, j); err != nil {
-		entry.WithError(err).Error("job not requeued")
+	out, err := settleAlone(ctx, j, where.Exit)
+	if err != nil {
+		entry.WithError(err).Error("job not settled")
 		return exitBroken
 	}
+	entry.WithField("requeued", out.Requeue).Info("settled without enclaved: " + out.Why)
 	return exitFine
 }
 
-func settle(ctx context.Context, j enclave.Job) error {
+func settled(ctx context.Context, j enclave.Job) error {
 	c, err := controllerClient(settlePatience)
 	if err != nil {
 		return err
@@ -116,23 +116,11 @@ func settle(ctx context.Context, j enclave.Job) error {
 	return err
 }
 
-// settleAlone requeues a start that has no go file, as often as the site allows.
-func settleAlone(ctx context.Context, j enclave.Job) error {
+// settleAlone decides from what enclaved has left on the disk and how the job ended.
+func settleAlone(ctx context.Context, j enclave.Job, exit job.Exit) (settle.Outcome, error) {
 	state, most := StateDir, config.Default().Controller.MaxRestarts
 	if cfg, err := loadConfig(); err == nil {
 		state, most = cfg.Controller.State, cfg.Controller.MaxRestarts
 	}
-	_, err := os.Stat(filepath.Join(state, "go", j.Directory()))
-	if err == nil || j.Restart >= most {
-		return nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	driver := slurm.NewCLI(program.Runner{})
-	now, err := driver.Job(ctx, j.Job)
-	if err != nil || !now.Batch || slices.Contains([]string{"CANCELLED", "TIMEOUT", "DEADLINE", "PREEMPTED", "PENDING"}, now.State) {
-		return err
-	}
-	return driver.Requeue(ctx, j.Job)
+	return settle.Settle(ctx, slurm.NewCLI(program.Runner{}), state, most, j.JobKey, exit)
 }

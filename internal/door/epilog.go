@@ -3,10 +3,12 @@ package door
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/closed"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/job"
 	"github.com/slurm-enclave/slurm-enclave/internal/journal"
@@ -41,24 +43,47 @@ func NodeEpilog(ctx context.Context, log *logrus.Logger, env func(string) string
 		n.log.WithError(configured).Error("what to take down is not known")
 		return exitBroken
 	}
-	return n.close(ctx)
+	// After a requeue Slurm already shows the next start's count: the journals know better.
+	status := exitFine
+	for _, start := range n.starts() {
+		n.job.JobKey, n.journal, n.phases = start, nil, map[string]int64{}
+		status = max(status, n.close(ctx))
+	}
+	return status
 }
 
-// close takes everything of the job down and reports it.
+// starts are the starts of this job that have a journal here, or the one that Slurm names when
+// none has: the prolog may have died before it wrote a line.
+func (n *node) starts() []enclave.JobKey {
+	all, err := journal.List(RunDir, n.job.Cluster)
+	if err != nil {
+		n.log.WithError(err).Warn("journals not listed")
+	}
+	all = slices.DeleteFunc(all, func(k enclave.JobKey) bool { return k.Job != n.job.Job })
+	if len(all) == 0 {
+		return []enclave.JobKey{n.job.JobKey}
+	}
+	return all
+}
+
+// close takes everything of one start down and reports it.
 func (n *node) close(ctx context.Context) int {
 	started := time.Now()
 	errs := n.gate.Remove(n.job.Job)
-	network := n.counted(ctx)
 	r := n.resume()
+	var network api.Network
+	if len(r.Open()) > 0 {
+		network = n.counted(ctx)
+	}
 	errs = errors.Join(errs, stage.Down(ctx, n.rooms(), nil))
-	left, err := n.leftovers(ctx)
-	errs = errors.Join(errs, err)
+	left := n.leftovers(ctx)
+	differs := closed.Refuse(left)
 	n.phases["teardown"] = time.Since(started).Milliseconds()
 	report := api.TeardownRequest{
-		NodeRequest: n.request(), Closed: errs == nil && len(left) == 0, Checks: left, PhasesMS: n.phases, Network: network,
+		NodeRequest: n.request(), Closed: errs == nil && differs == nil, Checks: left, PhasesMS: n.phases, Network: network,
 	}
 	if !report.Closed {
-		report.Refusal = leftoverRefusal(n.name, left, errs)
+		report.Refusal = leftoverRefusal(n.name, differs, errs)
 		n.log.WithFields(phaseFields(n.phases)).Error("not closed: " + report.Refusal.Reason)
 	} else {
 		n.log.WithFields(phaseFields(n.phases)).Info("closed")
@@ -108,17 +133,12 @@ func (n *node) report(ctx context.Context, t api.TeardownRequest, r journal.Reco
 	}
 }
 
-func leftoverRefusal(name string, left []enclave.Check, err error) *enclave.Refusal {
-	reason := ""
+// leftoverRefusal names what could not be taken down, which explains what is left.
+func leftoverRefusal(name string, differs *enclave.Refusal, err error) *enclave.Refusal {
+	r := differs
 	if err != nil {
-		if r, ok := enclave.AsRefusal(err); ok {
-			return r
-		}
-		reason = err.Error()
-	} else if len(left) > 0 {
-		reason = left[0].Reason
+		r = refusalOf(err, "E245", enclave.FaultNode)
 	}
-	r := nodeError("E245", "enclave host check on the node, then reboot it or clean up", "after the job: %s", reason)
-	r.Node = name
+	r.Node, r.Fault = name, enclave.FaultNode
 	return r
 }

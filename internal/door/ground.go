@@ -2,16 +2,99 @@ package door
 
 import (
 	"context"
+	"os"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/closed"
+	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ground"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/family"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/file"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/mount"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/survey"
+	"github.com/slurm-enclave/slurm-enclave/internal/journal"
+	"github.com/slurm-enclave/slurm-enclave/internal/release"
 	"github.com/slurm-enclave/slurm-enclave/internal/subtree"
 )
 
-func (n *node) ground(context.Context) error { return nil }
+// closedFile is the record of the closed state that epilogs compare with.
+const closedFile = StateDir + "/closed.json"
 
-func (n *node) leftovers(context.Context) ([]enclave.Check, error) { return nil, nil }
+// ground is whether this node may begin a job at all: slurmd loads the gate of this release, no
+// socket passes by the fence, no other job is there, and nobody's processes.
+func (n *node) ground(ctx context.Context) error {
+	if r := (survey.Configuration{}).Marked(Marker); r != nil {
+		return r
+	}
+	if r := (survey.Configuration{}).Gate(os.Getenv("SLURM_CONF"), n.config.Slurm.Plugstack, release.Version); r != nil {
+		return r
+	}
+	open, err := family.Open(config.Families())
+	if err != nil {
+		return err
+	}
+	if r := familiesRefusal(open, n.config.Network.Families); r != nil {
+		return r
+	}
+	facts, err := survey.Facts(n.job.JobKey, RunDir, uidMin, nil)
+	if err != nil {
+		return err
+	}
+	todo, r := ground.Decide(facts)
+	if r != nil {
+		return r
+	}
+	return n.clean(ctx, todo)
+}
+
+// clean takes down what dead jobs left and ends the processes that have no business here.
+func (n *node) clean(ctx context.Context, todo ground.Decision) error {
+	for _, record := range todo.Clean {
+		if err := n.cleanJob(ctx, record); err != nil {
+			return ground.Uncleaned(record.JobKey, err)
+		}
+	}
+	if len(todo.Kill) == 0 {
+		return nil
+	}
+	killed := process.Kill(ctx, todo.Kill, uidMin)
+	left, err := survey.Foreign(uidMin, nil)
+	if err != nil {
+		return err
+	}
+	if r := ground.StillForeign(left); r != nil {
+		return r
+	}
+	return killed
+}
+
+// leftovers compares the node with its recorded closed state; the journal that is being closed
+// is no leftover.
+func (n *node) leftovers(ctx context.Context) []enclave.Check {
+	return closedNode(n.config, n.job.Directory()).Check(ctx)
+}
+
+func closedNode(c config.Config, ignore ...string) closed.Node {
+	view := survey.Closed{View: viewConfig(c), Run: RunDir, Ignore: ignore, Least: uidMin}
+	return closed.Node{
+		Store: survey.Record{Path: closedFile}, Boot: process.BootID, Sources: view.Sources(survey.Network()),
+	}
+}
 
 func subtreeRoom() subtree.Room {
 	return subtree.Room{Mounter: mount.Host{}, Observer: mount.Host{}, Holders: mount.Host{}}
+}
+
+// removeJournal deletes a journal and what else of ours is in its directory.
+func removeJournal(key enclave.JobKey) error { return journal.Remove(RunDir, key) }
+
+// runDirs makes the directories on a tmpfs that a boot has emptied.
+func runDirs() error {
+	for _, dir := range []string{RunDir, GateDir} {
+		if err := (file.Trust{}).Volatile(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -44,24 +44,24 @@ func ClosedFence(c config.Config) (fence.Table, error) {
 func verifierServer(address string) (fence.Server, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fence.Server{}, nodeError("E010", "correct "+ConfigFile, "verifier.address: %s", err)
+		return fence.Server{}, nodeError("E002", "correct "+ConfigFile, "verifier.address: %s", err)
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
-		return fence.Server{}, nodeError("E010", "correct "+ConfigFile, "verifier.address: %s", err)
+		return fence.Server{}, nodeError("E002", "correct "+ConfigFile, "verifier.address: %s", err)
 	}
 	if a, parseErr := netip.ParseAddr(host); parseErr == nil {
 		return fence.Server{Addresses: []netip.Addr{a}, Port: uint16(number)}, nil
 	}
 	names, err := net.LookupHost(host)
 	if err != nil {
-		return fence.Server{}, nodeError("E010", "write an address, or a name that /etc/hosts has", "verifier.address: %s", err)
+		return fence.Server{}, nodeError("E002", "write an address, or a name that /etc/hosts has", "verifier.address: %s", err)
 	}
 	s := fence.Server{Port: uint16(number)}
 	for _, name := range names {
 		a, err := netip.ParseAddr(name)
 		if err != nil {
-			return fence.Server{}, nodeError("E010", "correct "+ConfigFile, "verifier.address: %s", err)
+			return fence.Server{}, nodeError("E002", "correct "+ConfigFile, "verifier.address: %s", err)
 		}
 		s.Addresses = append(s.Addresses, a)
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/gate"
-	"github.com/slurm-enclave/slurm-enclave/internal/host/file"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 	"github.com/slurm-enclave/slurm-enclave/internal/journal"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
@@ -60,22 +59,17 @@ func newNode(log *logrus.Logger, j enclave.Job, name string) (*node, error) {
 		log: log.WithFields(logrus.Fields{"job": j.Directory(), "node": name}), job: j, name: name, boot: boot,
 		gate: gate.Directory{Path: GateDir}, phases: map[string]int64{},
 	}
-	for _, dir := range []string{RunDir, GateDir} {
-		if err := (file.Trust{}).Volatile(dir); err != nil {
-			return nil, err
-		}
-	}
-	return n, nil
+	return n, runDirs()
 }
 
 // configure reads the site's words and the node's identity.
 func (n *node) configure() (err error) {
 	if n.config, err = loadConfig(); err != nil {
-		return errors.Join(errNoConfig, nodeError("E010", "correct "+ConfigFile, "%s", err))
+		return errors.Join(errNoConfig, nodeError("E002", "correct "+ConfigFile, "%s", err))
 	}
 	pin, err := n.config.Verifier.KeyDigest()
 	if err != nil {
-		return nodeError("E010", "correct "+ConfigFile, "%s", err)
+		return nodeError("E002", "correct "+ConfigFile, "%s", err)
 	}
 	if n.subuids, err = process.SubordinateIDs(n.job.User, n.job.UID, uidMin); err != nil {
 		return nodeError("E204", "correct /etc/subuid", "%s", err)

@@ -47,7 +47,7 @@ func NodeProlog(ctx context.Context, log *logrus.Logger, env func(string) string
 // open does it all and returns the refusal that counts, the verifier's word first.
 func (n *node) open(ctx context.Context) *enclave.Refusal {
 	if err := n.configure(); err != nil {
-		return serviceError("E010", err)
+		return serviceError("E002", err)
 	}
 	defer n.client.Close()
 	if !slices.Contains(n.config.Partitions, n.job.Partition) {

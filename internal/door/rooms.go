@@ -68,9 +68,12 @@ func (n *node) meshUp(ctx context.Context) error {
 	for _, p := range n.peers {
 		endpoints = append(endpoints, p.Endpoint.Addr())
 	}
-	mtu, err := link.UnderlayMTU(endpoints)
-	if err != nil {
-		return err
+	mtu := ethernetMTU // of a job that has no peers
+	if len(endpoints) > 0 {
+		var err error
+		if mtu, err = link.UnderlayMTU(endpoints); err != nil {
+			return err
+		}
 	}
 	driver, err := mesh.Mode(ctx, kernel)
 	if err != nil {
@@ -93,6 +96,8 @@ func (n *node) meshUp(ctx context.Context) error {
 	}
 	return mesh.Up(ctx, kernel, n.device)
 }
+
+const ethernetMTU = 1500
 
 func (n *node) meshDown(ctx context.Context) error {
 	return errors.Join(

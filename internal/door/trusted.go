@@ -10,8 +10,10 @@ import (
 const configLimit = 1 << 20
 
 // loadConfig reads enclave.yaml; a file that others than root can write is refused.
-func loadConfig() (config.Config, error) {
-	b, err := file.Trust{}.Read(ConfigFile, configLimit)
+func loadConfig() (config.Config, error) { return loadConfigFrom(ConfigFile) }
+
+func loadConfigFrom(path string) (config.Config, error) {
+	b, err := file.Trust{}.Read(path, configLimit)
 	if err != nil {
 		return config.Config{}, err
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/attest/attesttest"
+	"github.com/slurm-enclave/slurm-enclave/internal/config"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/family"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/machine"
 )
 
@@ -66,7 +68,11 @@ func (s *supervisor) startVerifier(ctx context.Context, n0 *computer) error {
 		}
 	}
 	const unknown = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
-	if err := write(ctx, n0, "/etc/slurm-enclave/enclave.yaml", enclaveYAML(s.spec, unknown)); err != nil {
+	families, err := family.Open(config.Families())
+	if err != nil {
+		return err
+	}
+	if err := write(ctx, n0, "/etc/slurm-enclave/enclave.yaml", enclaveYAML(s.spec, unknown, families)); err != nil {
 		return err
 	}
 	key, err := n0.run(ctx, machine.Program{Argv: []string{"enclaved", "key"}, User: enclaveUser})
@@ -77,7 +83,7 @@ func (s *supervisor) startVerifier(ctx context.Context, n0 *computer) error {
 	if at < 0 || len(key) < at+len(unknown) {
 		return fmt.Errorf("read the verifier's key: enclaved key said %q", key)
 	}
-	text := enclaveYAML(s.spec, key[at:at+len(unknown)])
+	text := enclaveYAML(s.spec, key[at:at+len(unknown)], families)
 	if err = s.each(func(c *computer) error { return write(ctx, c, "/etc/slurm-enclave/enclave.yaml", text) }); err != nil {
 		return err
 	}
@@ -118,7 +124,7 @@ func (s *supervisor) startNode(ctx context.Context, c *computer) error {
 	if err = s.enrol(ctx, c); err != nil {
 		return err
 	}
-	if _, err = c.run(ctx, machine.Program{Argv: []string{"true", "host", "close"}}); err != nil {
+	if _, err = c.run(ctx, machine.Program{Argv: []string{"enclave", "host", "close"}}); err != nil {
 		return err
 	}
 	return c.start(ctx, "slurmd", "", "slurmd", "-D", "-N", c.Name)

@@ -10,8 +10,9 @@ import (
 // Ports of the lab, as etc/enclave.yaml has them.
 const verifierPort = 6830
 
-// enclaveYAML is the lab's /etc/slurm-enclave/enclave.yaml. key is the verifier's pin.
-func enclaveYAML(s Spec, key string) string {
+// enclaveYAML is the lab's /etc/slurm-enclave/enclave.yaml. key is the verifier's pin; families
+// are the socket families that this machine's kernel opens: the lab can't blacklist its modules.
+func enclaveYAML(s Spec, key string, families []string) string {
 	n0 := s.Hosts()[0].Address.Addr()
 	return strings.Join([]string{
 		"cluster: lab",
@@ -22,7 +23,7 @@ func enclaveYAML(s Spec, key string) string {
 		"  slurmd_port: 6818",
 		"  srun_ports: 61001-61200",
 		fmt.Sprintf("  submit_hosts: [{name: login, addresses: [%s]}]", address(0, 20).Addr()),
-		"network: {port: 51820, interactive: allow}",
+		"network: {port: 51820, interactive: allow, families: [" + strings.Join(families, ", ") + "]}",
 		"storage:",
 		"  backend: bind",
 		"  source: " + siteMount,
@@ -30,6 +31,7 @@ func enclaveYAML(s Spec, key string) string {
 		"  public: /lustre",
 		"  home: {own: user, public: /home}",
 		"  tmp_size: 64MiB",
+		"  visible: [" + tsmDir + "]", // the simulated attester is a FUSE file system
 		"  transport: fabric-trusted",
 		"limits: {lifetime_hours: 24, barrier_seconds: 20}",
 		"controller:",

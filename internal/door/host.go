@@ -1,0 +1,74 @@
+package door
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/closed"
+	"github.com/slurm-enclave/slurm-enclave/internal/config"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
+	"github.com/slurm-enclave/slurm-enclave/internal/journal"
+	"github.com/slurm-enclave/slurm-enclave/internal/stage"
+)
+
+// Host is this node outside of any job, for `enclave host`.
+func Host(log *logrus.Logger, configFile string) (closed.Node, error) {
+	c, err := loadConfigFrom(configFile)
+	if err != nil {
+		return closed.Node{}, err
+	}
+	h := closedNode(c)
+	h.Clean = func(ctx context.Context) error { return closeHost(ctx, log, c) }
+	return h, nil
+}
+
+// closeHost puts a node into its closed state: what a crash left is taken down, and the closed
+// fence stands before slurmd takes a job.
+func closeHost(ctx context.Context, log *logrus.Logger, c config.Config) error {
+	if err := runDirs(); err != nil {
+		return err
+	}
+	left, err := journal.List(RunDir, c.Cluster)
+	if err != nil {
+		return err
+	}
+	for _, key := range left {
+		record, err := journal.Load(RunDir, key)
+		if err != nil {
+			log.WithError(err).Warn("journal not readable; everything it may name is taken down")
+		}
+		record.JobKey = key
+		n := &node{log: log.WithField("job", key.Directory()), config: c, phases: map[string]int64{}}
+		if err := n.cleanJob(ctx, record); err != nil {
+			return fmt.Errorf("clean job %s: %w", key.Directory(), err)
+		}
+	}
+	table, err := ClosedFence(c)
+	if err != nil {
+		return err
+	}
+	return fence.Up(ctx, filter.Kernel{}, table)
+}
+
+// cleanJob takes down what a dead job left, from its journal's header: whose it was is all that
+// going down needs to know.
+func (n *node) cleanJob(ctx context.Context, record journal.Record) error {
+	dead := &node{
+		log: n.log.WithField("dead", record.Directory()), config: n.config, phases: map[string]int64{},
+		job: enclave.Job{JobKey: record.JobKey, UID: record.UID}, gate: n.gate,
+	}
+	var err error
+	if dead.subuids, err = process.SubordinateIDs(fmt.Sprint(record.UID), record.UID, uidMin); err != nil {
+		return err
+	}
+	if err := stage.Down(ctx, dead.rooms(), nil); err != nil {
+		return err
+	}
+	dead.log.Info("what a dead job left is taken down")
+	return removeJournal(record.JobKey)
+}
