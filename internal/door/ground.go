@@ -24,7 +24,7 @@ const closedFile = StateDir + "/closed.json"
 // ground is whether this node may begin a job at all: slurmd loads the gate of this release, no
 // socket passes by the fence, no other job is there, and nobody's processes.
 func (n *node) ground(ctx context.Context) error {
-	if r := (survey.Configuration{}).Marked(Marker); r != nil {
+	if _, r := (survey.Configuration{}).Marked(Marker); r != nil {
 		return r
 	}
 	if r := (survey.Configuration{}).Gate(os.Getenv("SLURM_CONF"), n.config.Slurm.Plugstack, release.Version); r != nil {

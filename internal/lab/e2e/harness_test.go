@@ -63,10 +63,18 @@ func labCommand(args ...string) *exec.Cmd {
 func machineTrace() string {
 	b := strings.Builder{}
 	for _, argv := range [][]string{
-		{"cat", "/proc/self/mountinfo"}, {"ip", "-o", "link"}, {"ip", "rule"}, {"ip", "-6", "rule"},
-		{"ip", "route", "show", "table", "all"}, {"nft", "list", "ruleset"}, {"ip", "netns"}, {"ls", "/run"},
+		{"cat", "/proc/self/mountinfo"},
+		{"ip", "-o", "link"},
+		{"ip", "rule"},
+		{"ip", "-6", "rule"},
+		{"ip", "route", "show", "table", "all"},
+		{"nft", "list", "ruleset"},
+		{"ip", "netns"},
+		{"ls", "/run"},
 		{"find", "/sys/fs/cgroup", "-maxdepth", "3", "-name", "enclave*"},
-		{"pgrep", "-a", "slurm|munged|mariadbd|enclave|wireguard"}, {"cat", "/etc/passwd", "/etc/hosts"}, {"losetup", "-a"},
+		{"pgrep", "-a", "slurm|munged|mariadbd|enclave|wireguard"},
+		{"cat", "/etc/passwd", "/etc/hosts"},
+		{"losetup", "-a"},
 	} {
 		out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
 		fmt.Fprintf(&b, "$ %s\n%s%v\n", strings.Join(argv, " "), out, err)
