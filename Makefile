@@ -3,8 +3,8 @@
 GO        ?= go
 BIN       := bin
 TOOLS     := .cache/tools
-LINT      := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 LINT_VERSION := v2.15.0
+LINT      := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 CORPUS    ?= $(abspath ../shared/corpus)
 PREFIX    ?= /usr
 SYSCONF   ?= /etc

@@ -18,20 +18,15 @@ import (
 // neighbours' probes are answered until then: they may come up later than this node.
 func (n *node) admitted(ctx context.Context) error {
 	answering, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	listening := make(chan struct{})
+	ended, listening := make(chan error, 1), make(chan struct{})
 	mark, token := mesh.Mark(n.job.Job), tunnel.Token(n.header.Root[:16])
 	go func() {
 		ended <- tunnel.Answer(answering, n.device.Link.Name, tunnel.Port, mark, token, func() { close(listening) })
 	}()
-	defer func() {
-		stop()
-		<-ended
-	}()
+	defer stop()
 	select {
 	case <-listening:
 	case err := <-ended:
-		ended <- nil // the defer waits for it
 		return err
 	}
 	err := n.timed("probe", func() error {

@@ -38,9 +38,9 @@ func closeHost(ctx context.Context, log *logrus.Logger, c config.Config) error {
 		return err
 	}
 	for _, key := range left {
-		record, err := journal.Load(RunDir, key)
-		if err != nil {
-			log.WithError(err).Warn("journal not readable; everything it may name is taken down")
+		record, damage := journal.Load(RunDir, key)
+		if damage != nil {
+			log.WithError(damage).Warn("journal not readable; everything it may name is taken down")
 		}
 		record.JobKey = key
 		n := &node{log: log.WithField("job", key.Directory()), config: c, phases: map[string]int64{}}

@@ -72,7 +72,7 @@ func (s *supervisor) startVerifier(ctx context.Context, n0 *computer) error {
 	if err != nil {
 		return err
 	}
-	if err := write(ctx, n0, "/etc/slurm-enclave/enclave.yaml", enclaveYAML(s.spec, unknown, families)); err != nil {
+	if err = write(ctx, n0, "/etc/slurm-enclave/enclave.yaml", enclaveYAML(s.spec, unknown, families)); err != nil {
 		return err
 	}
 	key, err := n0.run(ctx, machine.Program{Argv: []string{"enclaved", "key"}, User: enclaveUser})
