@@ -3,6 +3,8 @@ package door
 import (
 	"context"
 	"errors"
+	"net/netip"
+	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
@@ -19,9 +21,10 @@ import (
 func (n *node) admitted(ctx context.Context) error {
 	answering, stop := context.WithCancel(ctx)
 	ended, listening := make(chan error, 1), make(chan struct{})
+	asked := make(chan netip.Addr, 16)
 	mark, token := mesh.Mark(n.job.Job), tunnel.Token(n.header.Root[:16])
 	go func() {
-		ended <- tunnel.Answer(answering, n.device.Link.Name, tunnel.Port, mark, token, func() { close(listening) })
+		ended <- tunnel.Answer(answering, n.device.Link.Name, tunnel.Port, mark, token, func() { close(listening) }, asked)
 	}()
 	defer stop()
 	select {
@@ -30,7 +33,7 @@ func (n *node) admitted(ctx context.Context) error {
 		return err
 	}
 	err := n.timed("probe", func() error {
-		return tunnel.Probe(ctx, n.device.Link.Name, tunnel.Port, mark, token, n.device.Neighbours(n.own.Key))
+		return tunnel.Probe(ctx, n.device.Link.Name, tunnel.Port, mark, token, n.device.Neighbours(n.own.Key), asked)
 	})
 	if err != nil {
 		return err
@@ -45,8 +48,16 @@ func (n *node) admitted(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err = n.timed("warm", func() error {
+		return tunnel.Warm(ctx, n.device.Link.Name, tunnel.Port, mark, n.device.Pairs(n.own.Key), warmPace)
+	}); err != nil {
+		return err
+	}
 	return n.gate.WriteGo(n.admission(answer))
 }
+
+// warmPace leaves a peer the time to answer a handshake before the next one of this node's.
+const warmPace = 2 * time.Millisecond
 
 func (n *node) admission(answer api.ReadyAnswer) gate.Go {
 	now := uint64(boottime()) / 1e9

@@ -29,7 +29,7 @@ func (s State) Command(host, user string, argv []string) ([]string, error) {
 	}
 	return append(append(cmd,
 		"setpriv", "--reuid="+id, "--regid="+id, "--init-groups", "--reset-env", "--",
-		"env", "HOME="+home, "USER="+user, "LOGNAME="+user, "--chdir="+home), argv...), nil
+		"env", "--chdir="+home, "HOME="+home, "USER="+user, "LOGNAME="+user), argv...), nil
 }
 
 func account(user string) (id, home string, err error) {

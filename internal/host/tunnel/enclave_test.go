@@ -225,7 +225,7 @@ func TestProbe(t *testing.T) {
 		l.nodes[1].dropFence(t)
 		go func() {
 			_ = l.nodes[1].Beside(func() error {
-				return tunnel.Answer(ctx, "eth0", tunnel.Port, 0, tunnel.Token{1}, nil)
+				return tunnel.Answer(ctx, "eth0", tunnel.Port, 0, tunnel.Token{1}, nil, nil)
 			})
 		}()
 		require.Error(t, n1.askOne(ctx, l.nodes[1]))
@@ -236,7 +236,7 @@ func (n *node) askOne(ctx context.Context, other *node) error {
 	for _, x := range n.mesh.Neighbours(n.own.Key) {
 		if x.Node == other.Name {
 			return n.Beside(func() error {
-				return tunnel.Probe(ctx, device, tunnel.Port, mesh.Mark(job), tunnel.Token{1}, []mesh.Neighbour{x})
+				return tunnel.Probe(ctx, device, tunnel.Port, mesh.Mark(job), tunnel.Token{1}, []mesh.Neighbour{x}, nil)
 			})
 		}
 	}
@@ -264,7 +264,7 @@ func TestSimultaneousHandshakes(t *testing.T) {
 				_ = pair[0].Beside(func() error {
 					<-start
 					begin := time.Now()
-					err := tunnel.Probe(ctx, device, tunnel.Port, mesh.Mark(job), tunnel.Token{1}, []mesh.Neighbour{n})
+					err := tunnel.Probe(ctx, device, tunnel.Port, mesh.Mark(job), tunnel.Token{1}, []mesh.Neighbour{n}, nil)
 					took <- time.Since(begin)
 					return err
 				})

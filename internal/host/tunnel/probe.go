@@ -29,8 +29,10 @@ const Port = 51821
 const (
 	interval = 100 * time.Millisecond
 	// holdBack is how long the second of two neighbours leaves the first handshake to the
-	// first one. Both starting at once costs WireGuard's retry, five seconds.
-	holdBack = 500 * time.Millisecond
+	// first one, unless it hears from it. Both starting at once costs WireGuard's retry, five
+	// seconds; but a first one that came up earlier has lost its start, and then this is time
+	// lost. The barrier lets all nodes of a job go within a few milliseconds of each other.
+	holdBack = 100 * time.Millisecond
 
 	ask    = "slurm-enclave probe 1"
 	answer = "slurm-enclave reply 1"
@@ -44,8 +46,9 @@ type Token [tokenSize]byte
 
 // Answer answers the neighbours' probes until ctx is cancelled. The socket is bound to the
 // device, so that nothing is answered that came another way, and carries the mark, by which the
-// policy rules find the tunnel's routes. Ready is called when it listens.
-func Answer(ctx context.Context, device string, port uint16, mark uint32, token Token, ready func()) error {
+// policy rules find the tunnel's routes. Ready, if not nil, is called when it listens; heard gets
+// who asked, as long as it has room.
+func Answer(ctx context.Context, device string, port uint16, mark uint32, token Token, ready func(), heard chan<- netip.Addr) error {
 	c, err := listen(ctx, device, netip.AddrPortFrom(netip.IPv6Unspecified(), port), mark)
 	if err != nil {
 		return err
@@ -68,6 +71,10 @@ func Answer(ctx context.Context, device string, port uint16, mark uint32, token 
 		if n != size || !bytes.HasPrefix(b, []byte(ask)) || Token(b[len(ask):len(ask)+tokenSize]) != token {
 			continue
 		}
+		select {
+		case heard <- from.Addr().Unmap():
+		default: // nil, or nobody waits any more
+		}
 		copy(b, answer)
 		// A lost answer is asked for again.
 		_, _ = c.WriteToUDPAddrPort(b[:n], from)
@@ -81,8 +88,8 @@ func Answer(ctx context.Context, device string, port uint16, mark uint32, token 
 // configured yet drops it, and WireGuard repeats it only after five seconds; but whoever of two
 // neighbours comes up last finds the other one ready. So both ask. And since two handshakes
 // that start in the same moment destroy each other, the neighbour that is not First holds its
-// first question back: mostly it never needs to start one.
-func Probe(ctx context.Context, device string, port uint16, mark uint32, token Token, list []mesh.Neighbour) error {
+// first question back, until heard says that the other one's has arrived.
+func Probe(ctx context.Context, device string, port uint16, mark uint32, token Token, list []mesh.Neighbour, heard <-chan netip.Addr) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -98,6 +105,9 @@ func Probe(ctx context.Context, device string, port uint16, mark uint32, token T
 	for _, n := range list {
 		p.missing[n.Address] = n
 	}
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	go p.listenTo(asking, heard)
 	for len(p.missing) > 0 {
 		p.ask()
 		if err := p.collect(ctx); err != nil {
@@ -105,6 +115,19 @@ func Probe(ctx context.Context, device string, port uint16, mark uint32, token T
 		}
 	}
 	return nil
+}
+
+// listenTo asks back whoever has asked: its question came through the tunnel, so no handshake
+// can be crossed any more.
+func (p *prober) listenTo(ctx context.Context, heard <-chan netip.Addr) {
+	for {
+		select {
+		case a := <-heard:
+			_, _ = p.conn.WriteToUDPAddrPort(p.packet(ask), netip.AddrPortFrom(a, p.port))
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Warm has WireGuard shake hands with every peer of the list that this node is First of, one

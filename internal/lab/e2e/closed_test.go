@@ -47,14 +47,14 @@ srun sh -c 'touch /dev/shm/rank; ipcmk -Q >/dev/null; hostname'`
 	})
 	t.Run("after scancel of a running job", func(t *testing.T) {
 		id := submit(t, "alice", "srun sleep 1000", "--partition=cpu-sev", "--nodes=3")
-		await(t, id, "RUNNING")
+		started(t, id, "alice", "n1")
 		must(t, "login", "alice", "scancel", id)
 		await(t, id, "CANCELLED")
 		compare(t)
 	})
 	t.Run("after the keeper was killed during the job", func(t *testing.T) {
 		id := submit(t, "alice", "srun sleep 1000", "--partition=cpu-sev", "--nodes=3")
-		await(t, id, "RUNNING")
+		started(t, id, "alice", "n1")
 		must(t, "n2", "root", "pkill", "-KILL", "enclave-keeper")
 		time.Sleep(time.Second)
 		must(t, "login", "alice", "scancel", id)

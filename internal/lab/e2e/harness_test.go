@@ -171,6 +171,15 @@ func await(t *testing.T, id string, states ...string) string {
 	return last
 }
 
+// started waits until the job's own code runs on a node: Slurm calls a job RUNNING while its
+// prologs still run.
+func started(t *testing.T, id, user, node string) {
+	t.Helper()
+	await(t, id, "RUNNING")
+	eventually(t, 60*time.Second, func() bool { return on(t, node, "root", "pgrep", "-u", user).status == 0 },
+		func() string { return "nothing of " + user + "'s runs on " + node + " for job " + id })
+}
+
 // eventually asks every 100 ms until yes; what says what was seen last.
 func eventually(t *testing.T, limit time.Duration, yes func() bool, what func() string) {
 	t.Helper()

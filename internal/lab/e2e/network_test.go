@@ -48,10 +48,7 @@ func sleeper(t *testing.T, user, nodes string) string {
 	t.Helper()
 	id := submit(t, user, "sleep 300", "--partition=cpu-sev", "--nodes="+strconv.Itoa(1+strings.Count(nodes, ",")), "--nodelist="+nodes)
 	t.Cleanup(func() { on(t, "n0", "root", "scancel", id); idle(t) })
-	await(t, id, "RUNNING")
-	eventually(t, 30*time.Second, func() bool {
-		return on(t, "n0", "root", "scontrol", "listpids", id).status >= 0 && strings.Contains(on(t, strings.Split(nodes, ",")[0], "root", "pgrep", "-u", user).out, "\n")
-	}, func() string { return "the job's script has not started" })
+	started(t, id, user, strings.Split(nodes, ",")[0])
 	return id
 }
 
