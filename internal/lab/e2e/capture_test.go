@@ -54,7 +54,8 @@ func packetSocket(t *testing.T) int {
 	var fd int
 	inLab(t, func() error {
 		var err error
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_IP)))
+		// ETH_P_ALL: a socket for one protocol comes after the switch has taken the frame.
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
 		if err != nil {
 			return err
 		}
@@ -112,7 +113,7 @@ func (c *capture) read(fd int) {
 }
 
 func parseFrame(b []byte) (frame, bool) {
-	if len(b) < 34 || b[14]>>4 != 4 {
+	if len(b) < 34 || b[12] != 8 || b[13] != 0 || b[14]>>4 != 4 {
 		return frame{}, false
 	}
 	ip := b[14:]

@@ -100,7 +100,8 @@ func on(t *testing.T, host, user string, argv ...string) result {
 
 func onWithInput(t *testing.T, host, user, input string, argv ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	// Cleanups run programs, too, when the test's own context is over.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 3*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, filepath.Join(programs(), "enclave-lab"),
 		append([]string{"exec", host, "--user", user, "--"}, argv...)...)

@@ -105,9 +105,9 @@ func TestP2NothingLeavesTheTunnel(t *testing.T) {
 }
 
 func TestP2APlainJobShowsThatTheCaptureSees(t *testing.T) {
-	background(t, "n2", "root", "perl", "-e", tcpServer, "7701")
+	background(t, "c1", "root", "perl", "-e", tcpServer, "7701")
 	c := startCapture(t)
-	require.Contains(t, must(t, "n1", "root", "perl", "-e", talk, address(t, "n2"), "7701", "PLAIN-1f2e"), "ANSWER-PLAIN-1f2e")
+	require.Contains(t, must(t, "login", "alice", "perl", "-e", talk, address(t, "c1"), "7701", "PLAIN-1f2e"), "ANSWER-PLAIN-1f2e")
 	assert.NotEmpty(t, holding(c.stop(), "PLAIN-1f2e"))
 }
 
