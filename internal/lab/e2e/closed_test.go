@@ -18,7 +18,7 @@ func nodeTrace(t *testing.T, node string) string {
 	return must(t, node, "root", "sh", "-c", strings.Join([]string{
 		"ip -o link | cut -d: -f2", "ip rule", "ip -6 rule", "ip route show table all", "nft list ruleset | grep -v 'counter packets\\|packets [0-9]'",
 		"cut -d' ' -f4-6 /proc/self/mountinfo", "ls -laR /run/slurm-enclave | grep -v '^d\\|^total'",
-		"ps -e -o user=,comm= | grep -v 'sh$\\|ps$\\|grep$\\|cut$\\|sleep$' | sort", "ls /tmp /var/tmp /dev/shm", "ipcs | tail -n +4",
+		"ps -e -o user=,comm= | grep -v 'sh$\\|ps$\\|grep$\\|cut$\\|sort$\\|sleep$' | sort", "ls /tmp /var/tmp /dev/shm", "ipcs | tail -n +4",
 	}, "; echo ==; "))
 }
 

@@ -59,7 +59,7 @@ func TestP1OneBadNodeStopsAllRanks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			idle(t)
 			setFault(t, "n2", fault)
-			id := submit(t, "alice", "srun touch /lustre/ran-$SLURM_JOB_ID-$SLURM_PROCID", "--partition=cpu-sev", "--nodes=3")
+			id := submit(t, "alice", `srun sh -c 'touch /lustre/ran-$SLURM_JOB_ID-$SLURM_PROCID'`, "--partition=cpu-sev", "--nodes=3")
 			eventually(t, 60*time.Second, func() bool { return drained(t, "n2") != "" },
 				func() string { return must(t, "n0", "root", "sinfo", "-R") })
 			assert.Regexp(t, `^enclave:E2\d\d `, drained(t, "n2"))

@@ -72,12 +72,20 @@ func machineTrace() string {
 		{"ip", "netns"},
 		{"ls", "/run"},
 		{"find", "/sys/fs/cgroup", "-maxdepth", "3", "-name", "enclave*"},
-		{"pgrep", "-a", "slurm|munged|mariadbd|enclave|wireguard"},
+		{"sh", "-c", "ps -e -o args= | grep -E '^[^ ]*(slurm|munged|mariadbd|enclave)'; true"},
 		{"cat", "/etc/passwd", "/etc/hosts"},
 		{"losetup", "-a"},
 	} {
 		out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
-		fmt.Fprintf(&b, "$ %s\n%s%v\n", strings.Join(argv, " "), out, err)
+		fmt.Fprintf(&b, "$ %s\n", strings.Join(argv, " "))
+		for line := range strings.Lines(string(out)) {
+			if !strings.Contains(line, "<defunct>") { // ended, and this machine's first process to wait for
+				b.WriteString(line)
+			}
+		}
+		if err != nil {
+			fmt.Fprintln(&b, err)
+		}
 	}
 	return b.String()
 }

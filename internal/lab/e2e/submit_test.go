@@ -88,7 +88,7 @@ func TestTheOptionRoutes(t *testing.T) {
 func TestARunningEnclaveIsNotChanged(t *testing.T) {
 	id := submit(t, "alice", "sleep 60", "--partition=cpu-sev", "--nodes=2")
 	await(t, id, "RUNNING")
-	t.Cleanup(func() { on(t, "n0", "root", "scancel", id); idle(t) })
+	t.Cleanup(func() { on(t, "n0", "root", "scancel", id) })
 	for _, change := range []string{"Partition=cpu", "NumNodes=1", "ReqNodeList=n3", "Features=x"} {
 		r := on(t, "login", "alice", "scontrol", "update", "JobId="+id, change)
 		assert.NotZero(t, r.status, "%s was taken: %s", change, r)
