@@ -44,7 +44,7 @@ func closeHost(ctx context.Context, log *logrus.Logger, c config.Config) error {
 		}
 		record.JobKey = key
 		n := &node{log: log.WithField("job", key.Directory()), config: c, phases: map[string]int64{}}
-		if err := n.cleanJob(ctx, record); err != nil {
+		if err = n.cleanJob(ctx, record); err != nil {
 			return fmt.Errorf("clean job %s: %w", key.Directory(), err)
 		}
 	}

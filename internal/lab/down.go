@@ -37,7 +37,13 @@ func end(ctx context.Context, s State) error {
 	if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("end the lab's supervisor: %w", err)
 	}
-	return wait(ctx, "the lab's processes to end", func() (bool, error) { return !s.alive(), nil })
+	if err := wait(ctx, "the lab's processes to end", func() (bool, error) { return !s.alive(), nil }); err != nil || s.Loop == "" {
+		return err
+	}
+	return wait(ctx, "the lab's loop device to be free", func() (bool, error) {
+		_, err := os.Stat("/sys/block/" + s.Loop + "/loop")
+		return errors.Is(err, os.ErrNotExist), nil
+	})
 }
 
 // sweep removes the files and cgroups that a lab leaves on the machine when it ends.

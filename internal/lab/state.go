@@ -35,6 +35,7 @@ type State struct {
 	Supervisor int         `json:"supervisor"` // PID on the machine
 	StartTime  string      `json:"start_time"` // of the supervisor
 	Ready      bool        `json:"ready"`
+	Loop       string      `json:"loop,omitempty"` // block device of the file system, "loop3"
 	Hosts      []HostState `json:"hosts"`
 }
 

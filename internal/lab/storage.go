@@ -2,8 +2,10 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/host/machine"
 )
@@ -37,7 +39,25 @@ func (s *supervisor) fileSystem(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.identity.Loop, err = loopOf(image); err != nil {
+		return err
+	}
 	return trees(dir)
+}
+
+// loopOf names the loop device that has the image: down waits until the kernel has let go of it.
+func loopOf(image string) (string, error) {
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err == nil && strings.TrimSpace(string(b)) == image {
+			return filepath.Base(filepath.Dir(filepath.Dir(f))), nil
+		}
+	}
+	return "", fmt.Errorf("find loop device of %s: none has it", image)
 }
 
 // trees lays the tenants' folders. The one above them belongs to root, so that no tenant can

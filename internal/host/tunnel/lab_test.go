@@ -189,7 +189,9 @@ func (l *lab) probe(atMost time.Duration) error {
 // answer and ask run on threads of their own in the node's namespaces: the node's own thread
 // must stay free.
 func (n *node) answer(ctx context.Context) error {
-	return n.Beside(func() error { return tunnel.Answer(ctx, device, tunnel.Port, mesh.Mark(job), tunnel.Token{1}, nil, nil) })
+	return n.Beside(func() error {
+		return tunnel.Answer(ctx, device, tunnel.Port, mesh.Mark(job), tunnel.Token{1}, nil, nil)
+	})
 }
 
 func (n *node) ask(ctx context.Context) error {
