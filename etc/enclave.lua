@@ -290,6 +290,9 @@ local function submit(d)
 	if given(d.script) and unset(d.requeue) then
 		d.requeue = 1
 	end
+	if not given(d.script) then
+		slurm.log_user("%s", "enclave: what goes between this host and the job (standard input and output) is in the clear")
+	end
 end
 
 -- Modify ---------------------------------------------------------------------------------------

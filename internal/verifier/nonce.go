@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/claim"
@@ -23,6 +24,9 @@ func (v *Verifier) Nonce(ctx context.Context, node string, r api.NonceRequest) (
 	}
 	s, x, err := v.find(r.Job, node)
 	if err != nil {
+		if kept := v.kept(ctx, r.Job, node); kept != nil {
+			return api.NonceAnswer{}, kept
+		}
 		return api.NonceAnswer{}, err
 	}
 	if err = v.speak(s, x); err != nil {
@@ -70,4 +74,13 @@ func tooLate(k enclave.JobKey, denial *enclave.Refusal) error {
 		return denial
 	}
 	return enclave.Refuse("E125", enclave.FaultService, "barrier 1 of job %s is closed", k)
+}
+
+// kept is the refusal of a registration, for the nodes of that job: nil when there is none.
+func (v *Verifier) kept(ctx context.Context, k enclave.JobKey, node string) error {
+	e, err := v.Ledger.Entry(ctx, k)
+	if err != nil || e.Refusal == nil || e.Refusal.Fault != enclave.FaultRequest || !slices.Contains(e.Job.Nodes, node) {
+		return nil //nolint:nilerr // no entry: the caller knows what to say
+	}
+	return e.Refusal
 }

@@ -17,14 +17,39 @@ import (
 
 // Limits of a registration. A start that was never settled is forgotten after keepStarts.
 const (
-	minUID     = 1000
-	maxNodes   = 4096
-	keepStarts = 25 * time.Hour
+	minUID   = 1000
+	maxNodes = 4096
+
+	codeUID         enclave.Code = "E122"
+	codeInteractive enclave.Code = "E141"
+	keepStarts                   = 25 * time.Hour
 )
 
 // Register takes a job in before any of its nodes starts it. The same registration again
-// changes nothing; another one under the same key is refused, and the first stands.
+// changes nothing; another one under the same key is refused, and the first stands. What no
+// change of a table can mend is remembered, so that its nodes get the reason and the job fails,
+// in place of going round the queue.
 func (v *Verifier) Register(ctx context.Context, r api.RegisterRequest) (api.RegisterAnswer, error) {
+	answer, err := v.register(ctx, r)
+	if refusal, ok := enclave.AsRefusal(err); ok && (refusal.Code == codeUID || refusal.Code == codeInteractive) {
+		v.remember(ctx, r.Job, refusal)
+	}
+	return answer, err
+}
+
+// remember keeps a refused registration in the ledger only: there is no start to wait for.
+func (v *Verifier) remember(ctx context.Context, j enclave.Job, refusal *enclave.Refusal) {
+	now := time.Now()
+	err := v.Ledger.Register(ctx, ledger.Plan{Job: j}, now)
+	if err == nil {
+		err = v.Ledger.Decide(ctx, j.JobKey, ledger.Verdict{Verdict: enclave.VerdictRefused, Refusal: refusal}, now)
+	}
+	if err != nil {
+		v.alarm(ctx, "E507", fmt.Sprintf("refusal of job %s not kept: %v", j.JobKey, err))
+	}
+}
+
+func (v *Verifier) register(ctx context.Context, r api.RegisterRequest) (api.RegisterAnswer, error) {
 	if err := v.checkJob(r.Job); err != nil {
 		return api.RegisterAnswer{}, err
 	}
@@ -37,6 +62,11 @@ func (v *Verifier) Register(ctx context.Context, r api.RegisterRequest) (api.Reg
 		return api.RegisterAnswer{}, enclave.Refuse("E514", enclave.FaultService, "policy of tenant %s: %v", tenant.Name, err)
 	}
 	plan := ledger.Plan{Job: v.complete(ctx, r.Job), Tenant: tenant, Policy: policy}
+	if !plan.Job.Batch && plan.Job.SubmitHost != "" && v.Config.Network.Interactive == "deny" {
+		refusal := enclave.Refuse(codeInteractive, enclave.FaultRequest, "this site lets no interactive job into an enclave")
+		refusal.Fix = "submit a script with sbatch"
+		return api.RegisterAnswer{}, refusal
+	}
 	if err := v.seat(ctx, plan); err != nil {
 		return api.RegisterAnswer{}, err
 	}
@@ -55,7 +85,7 @@ func (v *Verifier) checkJob(j enclave.Job) error {
 	case !slices.Contains(v.Config.Partitions, j.Partition):
 		return refuse("E120", "partition %q is not an enclave partition", j.Partition)
 	case j.UID < minUID:
-		return refuse("E122", "uid %d may not run in an enclave", j.UID)
+		return refuse(codeUID, "uid %d may not run in an enclave", j.UID)
 	case len(j.Nodes) == 0 || len(j.Nodes) > maxNodes:
 		return refuse("E120", "job has %d nodes, want 1 to %d", len(j.Nodes), maxNodes)
 	}

@@ -534,7 +534,6 @@ func TestRegistration(t *testing.T) {
 	bubble(t, "what has no enclave is refused", func(t *testing.T, w *world) {
 		for want, change := range map[string]func(*enclave.Job){
 			"E120 request": func(j *enclave.Job) { j.Cluster = "c2" },
-			"E122 request": func(j *enclave.Job) { j.UID = 0 },
 			"E123 service": func(j *enclave.Job) { j.Nodes = []string{"n1", "x9"} },
 			"E110 request": func(j *enclave.Job) { j.Account = "other" },
 		} {
@@ -554,6 +553,29 @@ func TestRegistration(t *testing.T) {
 		}
 		_, err := w.v.Report(t.Context(), verifier.Viewer{Operator: true}, 8, nil)
 		assert.Equal(t, "E135 request", told(err), "nothing was stored")
+	})
+	bubble(t, "what the user may not have is refused, and the nodes are told why", func(t *testing.T, w *world) {
+		w.v.Config.Network.Interactive = "deny"
+		w.site.SetJob(10, enclave.JobState{Alive: true, State: "RUNNING", AllocNode: "login1"})
+		for id, c := range map[uint32]struct {
+			want   string
+			change func(*enclave.Job)
+		}{
+			8:  {"E122 request", func(j *enclave.Job) { j.UID = 0 }},
+			10: {"E141 request", func(*enclave.Job) {}},
+		} {
+			j := job(id, "n1")
+			c.change(&j)
+			_, err := w.v.Register(t.Context(), api.RegisterRequest{Job: j})
+			assert.Equal(t, c.want, told(err))
+			_, err = w.v.Nonce(t.Context(), "n1", api.NonceRequest{Job: j.JobKey, Node: "n1", Purpose: claim.PurposeJob})
+			assert.Equal(t, c.want, told(err))
+			_, err = w.v.Nonce(t.Context(), "n3", api.NonceRequest{Job: j.JobKey, Node: "n3", Purpose: claim.PurposeJob})
+			assert.Equal(t, "E502 service", told(err), "another node learns nothing")
+			r, err := w.v.Report(t.Context(), verifier.Viewer{Operator: true}, id, nil)
+			require.NoError(t, err)
+			assert.Equal(t, enclave.VerdictRefused, r.Verdict)
+		}
 	})
 }
 

@@ -84,7 +84,7 @@ func TestP4AKilledPrologLeavesNothing(t *testing.T) {
 	idle(t)
 }
 
-func TestBobAfterAliceSeesNothingOfHers(t *testing.T) {
+func TestP3BobAfterAliceSeesNothingOfHers(t *testing.T) {
 	const secret = "ALICES-SECRET-5e1f"
 	id := submit(t, "alice", `for d in /tmp /var/tmp /dev/shm /lustre; do echo `+secret+` >$d/secret; chmod 644 $d/secret; done
 echo `+secret+` | srun --nodes=2 cat`, "--partition=cpu-sev", "--nodes=2", "--nodelist=n1,n2")

@@ -230,7 +230,7 @@ func checksum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-func TestTwoJobsAtOnceDoNotMeet(t *testing.T) {
+func TestP2TwoJobsAtOnceDoNotMeet(t *testing.T) {
 	idle(t)
 	alice := sleeper(t, "alice", "n1,n2")
 	bob := sleeper(t, "bob", "n3")
