@@ -32,7 +32,7 @@ const (
 	// first one, unless it hears from it. Both starting at once costs WireGuard's retry, five
 	// seconds; but a first one that came up earlier has lost its start, and then this is time
 	// lost. The barrier lets all nodes of a job go within a few milliseconds of each other.
-	holdBack = 100 * time.Millisecond
+	holdBack = 60 * time.Millisecond
 
 	ask    = "slurm-enclave probe 1"
 	answer = "slurm-enclave reply 1"
