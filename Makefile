@@ -60,7 +60,7 @@ test: build
 lint: $(LINT)
 	$(LINT) run ./...
 	clang-format --dry-run -Werror $(SPANK_C) $(SPANK_H) scripts/mpi/pingpong.c
-	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/bench etc/prolog-slurmctld etc/epilog-slurmctld
+	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/bench scripts/fuzz etc/prolog-slurmctld etc/epilog-slurmctld
 	for f in $(SPANK_C); do $(CC) $(CWARN) -O2 -fanalyzer -DENCLAVE_VERSION='"$(VERSION)"' -fsyntax-only $$f || exit 1; done
 
 $(LINT):
