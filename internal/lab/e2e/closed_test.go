@@ -66,22 +66,33 @@ srun sh -c 'touch /dev/shm/rank; ipcmk -Q >/dev/null; hostname'`
 // A prolog that is killed drains its node, for Slurm can't know better; what it had begun is
 // taken down all the same.
 func TestP4AKilledPrologLeavesNothing(t *testing.T) {
-	idle(t)
-	was := nodeTrace(t, "n2")
-	must(t, "n3", "root", "sh", "-c", `echo '{"slow": 3000}' >/run/enclave-tsm.faults`)
-	t.Cleanup(func() { on(t, "n3", "root", "sh", "-c", "echo '{}' >/run/enclave-tsm.faults") })
-	id := submit(t, "alice", "srun hostname", "--partition=cpu-sev", "--nodes=3")
-	eventually(t, 20*time.Second, func() bool { return on(t, "n2", "root", "pgrep", "enclave-prolog").status == 0 },
-		func() string { return "no prolog on n2" })
-	must(t, "n2", "root", "pkill", "-KILL", "enclave-prolog")
-	eventually(t, 60*time.Second, func() bool {
-		return strings.Contains(must(t, "n0", "root", "sinfo", "-h", "-n", "n2", "-o", "%T"), "drain")
-	}, func() string { return must(t, "n0", "root", "sinfo", "-R") })
-	must(t, "n0", "root", "scancel", id)
-	await(t, id, "CANCELLED")
-	eventually(t, 30*time.Second, func() bool { return nodeTrace(t, "n2") == was }, func() string { return nodeTrace(t, "n2") })
-	must(t, "n0", "root", "scontrol", "update", "NodeName=n2", "State=RESUME")
-	idle(t)
+	for _, stage := range []string{"waiting at the barrier", "mesh", "fence", "subtree", "processes"} {
+		t.Run(stage, func(t *testing.T) {
+			idle(t)
+			was := nodeTrace(t, "n2")
+			when := `while ! grep -q '"stage":"` + stage + `","act":"intent"' /run/slurm-enclave/*/journal 2>/dev/null; do :; done`
+			if stage == "waiting at the barrier" {
+				setFault(t, "n3", `{"slow": 3000}`)
+				when = "while ! pgrep -x enclave-prolog >/dev/null; do :; done; sleep 1"
+			}
+			done := make(chan result, 1)
+			go func() {
+				done <- on(t, "n2", "root", "timeout", "30", "sh", "-c", when+"; pkill -KILL -x enclave-prolog")
+			}()
+			time.Sleep(300 * time.Millisecond)
+			id := submit(t, "alice", "srun hostname", "--partition=cpu-sev", "--nodes=3")
+			r := <-done
+			require.Zero(t, r.status, "no prolog was killed: %s", r)
+			eventually(t, 60*time.Second, func() bool { return drained(t, "n2") != "" },
+				func() string { return must(t, "n0", "root", "sinfo", "-R") })
+			must(t, "n0", "root", "scancel", id)
+			await(t, id, "CANCELLED", "FAILED")
+			eventually(t, 30*time.Second, func() bool { return nodeTrace(t, "n2") == was }, func() string { return nodeTrace(t, "n2") })
+			on(t, "n3", "root", "sh", "-c", "echo '{}' >/run/enclave-tsm.faults")
+			resume(t, "n1", "n2", "n3")
+			idle(t)
+		})
+	}
 }
 
 func TestP3BobAfterAliceSeesNothingOfHers(t *testing.T) {

@@ -250,10 +250,30 @@ func TestInteractiveJobsRunFromTheLoginHost(t *testing.T) {
 	r := on(t, "login", "alice", "srun", "--partition=cpu-sev", "--nodes=2", "hostname")
 	require.Zero(t, r.status, "%s", r)
 	assert.ElementsMatch(t, []string{"n1", "n2"}, strings.Fields(r.out))
+	assert.Contains(t, r.errOut, "in the clear")
 	idle(t)
 	r = on(t, "login", "alice", "salloc", "--partition=cpu-sev", "--nodes=2", "srun", "hostname")
 	require.Zero(t, r.status, "%s", r)
 	assert.Contains(t, r.out, "n1")
 	assert.Contains(t, r.out, "n2")
+	idle(t)
+}
+
+func TestInteractiveJobsAreRefusedWhereTheSiteWantsNone(t *testing.T) {
+	idle(t)
+	const conf = "/etc/slurm-enclave/enclave.yaml"
+	good := must(t, "n0", "root", "cat", conf)
+	t.Cleanup(func() {
+		onWithInput(t, "n0", "root", good, "sh", "-c", "cat >"+conf)
+		require.NoError(t, labCommand("restart", "n0", "enclaved").Run())
+	})
+	must(t, "n0", "root", "sed", "-i", "s/interactive: allow/interactive: deny/", conf)
+	require.NoError(t, labCommand("restart", "n0", "enclaved").Run())
+	r := on(t, "login", "alice", "srun", "--partition=cpu-sev", "--nodes=2", "hostname")
+	assert.NotZero(t, r.status, "%s", r)
+	assert.Contains(t, r.errOut, "E141")
+	idle(t)
+	id := submit(t, "alice", "srun hostname", "--partition=cpu-sev", "--nodes=2")
+	await(t, id, "COMPLETED")
 	idle(t)
 }
