@@ -138,7 +138,7 @@ submit("a required default account is routed", { default_account = "genome" }, {
 submit("a required account in capitals is routed", { account = "GENOME" }, { set = pinned })
 submit("an admin's comment stays", { account = "digimed", partition = "cpu-sev", admin_comment = "seen" }, { set = { admin_comment = "seen", shared = 0 } })
 submit("a user's --no-requeue stays", { account = "digimed", partition = "cpu-sev", requeue = 0 }, { set = { requeue = 0 } })
-submit("an allocation is not made requeueable", { account = "digimed", partition = "cpu-sev", script = "nil" }, { set = { requeue = NO_VAL16, shared = 0 } })
+submit("an allocation is not made requeueable", { account = "digimed", partition = "cpu-sev", script = "nil" }, { set = { requeue = NO_VAL16, shared = 0 }, says = "in the clear" })
 submit("--oversubscribe is overruled", { account = "digimed", partition = "cpu-sev", shared = 1 }, { set = { shared = 0 } })
 submit("--exclusive=user is overruled", { account = "digimed", partition = "cpu-sev", shared = 2 }, { set = { shared = 0 } })
 submit("a choice where there is no default", { account = "physics", spank_job_env = opt("astro") }, { set = pinned })
