@@ -28,7 +28,30 @@ type Bind struct {
 // PrivateMounts makes all mounts of the calling process's mount namespace private, so that
 // nothing done there shows outside.
 func PrivateMounts() error {
-	return pathError("make mounts private", "/", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if errors.Is(err, unix.EINVAL) {
+		return privateOneByOne() // the caller lives in a chroot, whose root is no mount
+	}
+	return pathError("make mounts private", "/", err)
+}
+
+func privateOneByOne() error {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		point := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[4])
+		// A mount that is covered by another can't be named, and nothing can be mounted below it either.
+		if err := unix.Mount("", point, "", unix.MS_PRIVATE, ""); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return pathError("make mounts private", point, err)
+		}
+	}
+	return nil
 }
 
 // MountTmpfs mounts a tmpfs of at most size (as in "50%" or "64m") with the given mode at dir,

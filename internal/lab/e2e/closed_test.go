@@ -75,14 +75,13 @@ func TestP4AKilledPrologLeavesNothing(t *testing.T) {
 				setFault(t, "n3", `{"slow": 3000}`)
 				when = "while ! pgrep -x enclave-prolog >/dev/null; do :; done; sleep 1"
 			}
-			done := make(chan result, 1)
-			go func() {
-				done <- on(t, "n2", "root", "timeout", "30", "sh", "-c", when+"; pkill -KILL -x enclave-prolog")
-			}()
+			argv, err := state(t).Command("n2", "root", []string{"timeout", "30", "sh", "-c", when + "; pkill -KILL -x enclave-prolog"})
+			require.NoError(t, err)
+			killer := execCommand(t, argv)
+			require.NoError(t, killer.Start())
 			time.Sleep(300 * time.Millisecond)
 			id := submit(t, "alice", "srun hostname", "--partition=cpu-sev", "--nodes=3")
-			r := <-done
-			require.Zero(t, r.status, "no prolog was killed: %s", r)
+			require.NoError(t, killer.Wait(), "no prolog was killed")
 			eventually(t, 60*time.Second, func() bool { return drained(t, "n2") != "" },
 				func() string { return must(t, "n0", "root", "sinfo", "-R") })
 			must(t, "n0", "root", "scancel", id)
