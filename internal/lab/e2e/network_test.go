@@ -258,22 +258,3 @@ func TestInteractiveJobsRunFromTheLoginHost(t *testing.T) {
 	assert.Contains(t, r.out, "n2")
 	idle(t)
 }
-
-func TestInteractiveJobsAreRefusedWhereTheSiteWantsNone(t *testing.T) {
-	idle(t)
-	const conf = "/etc/slurm-enclave/enclave.yaml"
-	good := must(t, "n0", "root", "cat", conf)
-	t.Cleanup(func() {
-		onWithInput(t, "n0", "root", good, "sh", "-c", "cat >"+conf)
-		require.NoError(t, labCommand("restart", "n0", "enclaved").Run())
-	})
-	must(t, "n0", "root", "sed", "-i", "s/interactive: allow/interactive: deny/", conf)
-	require.NoError(t, labCommand("restart", "n0", "enclaved").Run())
-	r := on(t, "login", "alice", "srun", "--partition=cpu-sev", "--nodes=2", "hostname")
-	assert.NotZero(t, r.status, "%s", r)
-	assert.Contains(t, r.errOut, "E141")
-	idle(t)
-	id := submit(t, "alice", "srun hostname", "--partition=cpu-sev", "--nodes=2")
-	await(t, id, "COMPLETED")
-	idle(t)
-}
