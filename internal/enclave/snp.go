@@ -16,6 +16,18 @@ func (m Measurement) MarshalText() ([]byte, error) { return []byte(m.String()), 
 // UnmarshalText reads exactly 96 hexadecimal digits.
 func (m *Measurement) UnmarshalText(b []byte) error { return fromHex("measurement", m[:], b) }
 
+// KeyDigest is the SHA-384 of a key that signed a guest's ID block, or of that key's author. All
+// zero: there is none (AMD publication 56860, table 23).
+type KeyDigest [48]byte
+
+func (d KeyDigest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText writes lower-case hexadecimal.
+func (d KeyDigest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads exactly 96 hexadecimal digits.
+func (d *KeyDigest) UnmarshalText(b []byte) error { return fromHex("key digest", d[:], b) }
+
 // TCB is the security patch levels of a platform's firmware parts.
 type TCB struct {
 	FMC        uint8 `json:"fmc"` // Turin and later
@@ -44,7 +56,7 @@ type SNPReport struct {
 	Checks    []Check // of signature, chain and certificate
 
 	Product string // milan, genoa, turin
-	Part    string // Product, or zen4c: a genoa with patch levels of its own (Siena, Bergamo)
+	Part    string // Product, or a line of it whose microcode levels are its own: milan-x, genoa-x, zen4c (Siena, Bergamo), zen5c
 	Version uint32
 	Signer  string // VCEK or VLEK
 
@@ -57,8 +69,14 @@ type SNPReport struct {
 	Measurement Measurement
 	ReportData  [64]byte
 	HostData    [32]byte
-	ReportID    [32]byte
+	ReportID    [32]byte // of this guest, until it is started anew
 	ChipID      ChipID
 
+	GuestSVN                     uint32 // of the ID block, 0 without one
+	IDKeyDigest, AuthorKeyDigest KeyDigest
+	PlatformInfo                 uint64 // AMD publication 56860, table 24
+
 	CurrentTCB, ReportedTCB, CommittedTCB, LaunchTCB TCB
+
+	LaunchMitigations, CurrentMitigations uint64 // bit sets since report version 5, 0 before
 }

@@ -71,6 +71,10 @@ func (v *verification) fill() {
 	copy(r.HostData[:], p.GetHostData())
 	copy(r.ReportID[:], p.GetReportId())
 	copy(r.ChipID[:], p.GetChipId())
+	r.GuestSVN, r.PlatformInfo = p.GetGuestSvn(), p.GetPlatformInfo()
+	copy(r.IDKeyDigest[:], p.GetIdKeyDigest())
+	copy(r.AuthorKeyDigest[:], p.GetAuthorKeyDigest())
+	r.LaunchMitigations, r.CurrentMitigations = p.GetLaunchMitVector(), p.GetCurrentMitVector()
 	r.Signer = signerOf(p)
 	v.kind = kind(r.Signer)
 	v.cert = v.chain.Endorsement(r.Signer)
@@ -95,7 +99,7 @@ func signerOf(p *pb.Report) string {
 func (v *verification) product() (enclave.CheckResult, string) {
 	named := ""
 	if v.res.Version >= abi.ReportVersion3 {
-		product, part, err := partOf(v.report[0x188], v.report[0x189])
+		product, part, err := partOf(v.report[0x188], v.report[0x189], v.report[0x18a])
 		if err != nil {
 			return fail("the report's processor %v", err)
 		}

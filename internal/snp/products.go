@@ -13,6 +13,12 @@ const (
 	genoa = "genoa"
 	turin = "turin"
 	zen4c = "zen4c" // Siena and Bergamo: AMD files them under Genoa, their patch levels are their own
+
+	// The lines with stacked cache are stepping 2 of the same model, and count their microcode
+	// anew: level 79 mends a genoa-x and leaves a genoa open (AMD-SB-3019).
+	milanX = "milan-x"
+	genoaX = "genoa-x"
+	zen5c  = "zen5c" // Turin Dense
 )
 
 // kind is which of a processor's two keys signed.
@@ -53,16 +59,23 @@ func issuerOf(commonName string) (issuer, bool) {
 
 // partOf tells the processor from the family, model and stepping that reports carry since
 // version 3. Models are AMD's ranges, so a new stepping needs no new release.
-func partOf(family, model byte) (product, part string, err error) {
+func partOf(family, model, stepping byte) (product, part string, err error) {
+	stacked := stepping == 2
 	switch {
+	case family == 0x19 && model <= 0x0f && stacked:
+		return milan, milanX, nil
 	case family == 0x19 && model <= 0x0f:
 		return milan, milan, nil
+	case family == 0x19 && model >= 0x10 && model <= 0x1f && stacked:
+		return genoa, genoaX, nil
 	case family == 0x19 && model >= 0x10 && model <= 0x1f:
 		return genoa, genoa, nil
 	case family == 0x19 && model >= 0xa0 && model <= 0xaf:
 		return genoa, zen4c, nil
-	case family == 0x1a && model <= 0x1f:
+	case family == 0x1a && model <= 0x0f:
 		return turin, turin, nil
+	case family == 0x1a && model <= 0x1f:
+		return turin, zen5c, nil
 	}
 	return "", "", fmt.Errorf("family %#x model %#x is no known product", family, model)
 }
