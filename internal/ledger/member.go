@@ -93,6 +93,14 @@ type Evidence struct {
 
 // AddEvidence stores evidence; a nonce stands in the ledger once, whatever the memory forgot.
 func (l *Ledger) AddEvidence(ctx context.Context, e Evidence) error {
+	err := l.write(ctx, func(tx *sql.Tx) error { return putEvidence(ctx, tx, e) })
+	if err != nil {
+		return fmt.Errorf("store evidence of node %s: %w", e.Node, err)
+	}
+	return nil
+}
+
+func putEvidence(ctx context.Context, tx *sql.Tx, e Evidence) error {
 	report, certificates := e.Evidence.Report, e.Evidence.Certificates
 	if report == nil {
 		report = []byte{}
@@ -100,10 +108,11 @@ func (l *Ledger) AddEvidence(ctx context.Context, e Evidence) error {
 	if certificates == nil {
 		certificates = []byte{}
 	}
-	return l.exec(ctx, "store evidence of node "+e.Node, `INSERT INTO evidence
+	_, err := tx.ExecContext(ctx, `INSERT INTO evidence
 		(cluster, job, restart, node, purpose, epoch, nonce, report, certificates, provider, keys, result, at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)`,
 		e.Key.Cluster, e.Key.Job, e.Key.Restart, e.Node, e.Purpose, e.Epoch, e.Nonce.String(),
 		report, certificates, e.Evidence.Provider, text(e.Keys), text(e.Result), millis(e.At))
+	return err
 }
 
 // EvidenceOf lists all evidence of one start, in the order it came.

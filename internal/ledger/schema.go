@@ -46,5 +46,19 @@ CREATE TABLE errands (
   due INTEGER NOT NULL, cause TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX errands_by_time ON errands (due, id);
+`, `
+CREATE TABLE rosters (               -- every epoch of a start, with its leaves
+  cluster TEXT NOT NULL, job INTEGER NOT NULL, restart INTEGER NOT NULL, epoch INTEGER NOT NULL,
+  header BLOB NOT NULL, signature BLOB NOT NULL, peers TEXT NOT NULL,
+  gone TEXT NOT NULL DEFAULT '', refusal TEXT, at INTEGER NOT NULL,
+  PRIMARY KEY (cluster, job, restart, epoch),
+  FOREIGN KEY (cluster, job, restart) REFERENCES jobs ON DELETE CASCADE
+) STRICT;
+CREATE TABLE renewals (              -- one short row each; evidence keeps the first, the last and the failed ones whole
+  id INTEGER PRIMARY KEY, cluster TEXT NOT NULL, job INTEGER NOT NULL, restart INTEGER NOT NULL, node TEXT NOT NULL,
+  epoch INTEGER NOT NULL, nonce TEXT NOT NULL UNIQUE, digest TEXT NOT NULL, good INTEGER NOT NULL, at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX renewals_by_job ON renewals (cluster, job, restart, node, id);
+CREATE INDEX jobs_running ON jobs (cluster) WHERE started IS NOT NULL AND ended IS NULL AND refusal IS NULL;
 `}
 }

@@ -1,0 +1,74 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+)
+
+// Roster is one epoch of a start's signed roster, with the leaves that its root stands for.
+type Roster struct {
+	Key       enclave.JobKey
+	Epoch     uint32 // 1 at barrier 1, one more with each node that left
+	Header    []byte
+	Signature []byte
+	Peers     []enclave.Peer   // in the order of the leaves
+	Gone      string           // the node that left with this epoch, "" in the first
+	Refusal   *enclave.Refusal // why it left, nil in the first
+	At        time.Time
+}
+
+// AddRoster stores an epoch. Another roster of the same epoch is an error: two signed lists of
+// one epoch would let two halves of a job believe different ones.
+func (l *Ledger) AddRoster(ctx context.Context, r Roster) error {
+	return l.exec(ctx, "store roster of job "+r.Key.String(), `INSERT INTO rosters
+		(cluster, job, restart, epoch, header, signature, peers, gone, refusal, at) VALUES (?,?,?,?,?,?,?,?,?,?)`,
+		r.Key.Cluster, r.Key.Job, r.Key.Restart, r.Epoch, r.Header, r.Signature, text(r.Peers), r.Gone, optional(r.Refusal), millis(r.At))
+}
+
+// Rosters lists all epochs of one start, the first one first.
+func (l *Ledger) Rosters(ctx context.Context, k enclave.JobKey) ([]Roster, error) {
+	rows, err := l.db.QueryContext(ctx, `SELECT epoch, header, signature, peers, gone, refusal, at
+		FROM rosters WHERE cluster=? AND job=? AND restart=? ORDER BY epoch`, k.Cluster, k.Job, k.Restart)
+	if err != nil {
+		return nil, fmt.Errorf("list rosters of %s: %w", k, err)
+	}
+	out := []Roster{}
+	err = each(rows, func() error {
+		r := Roster{Key: k}
+		var peers, refusal sql.NullString
+		var at int64
+		bad := rows.Scan(&r.Epoch, &r.Header, &r.Signature, &peers, &r.Gone, &refusal, &at)
+		bad = errors.Join(bad, column(peers, &r.Peers), column(refusal, &r.Refusal))
+		r.At = time.UnixMilli(at).UTC()
+		out = append(out, r)
+		return bad
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list rosters of %s: %w", k, err)
+	}
+	return out, nil
+}
+
+// Running lists the starts that were let in, are not over and were not refused since.
+func (l *Ledger) Running(ctx context.Context, cluster string) ([]Entry, error) {
+	rows, err := l.db.QueryContext(ctx, "SELECT "+entryColumns+` FROM jobs
+		WHERE cluster=? AND started IS NOT NULL AND ended IS NULL AND refusal IS NULL ORDER BY job, restart`, cluster)
+	if err != nil {
+		return nil, fmt.Errorf("list running jobs: %w", err)
+	}
+	out := []Entry{}
+	err = each(rows, func() error {
+		e, bad := scanEntry(rows)
+		out = append(out, e)
+		return bad
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list running jobs: %w", err)
+	}
+	return out, nil
+}
