@@ -7,15 +7,13 @@
 package appraise
 
 import (
-	"bytes"
-	"cmp"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
@@ -23,6 +21,7 @@ import (
 
 // Policy is one file of policy.d. The zero Policy affirms nothing.
 type Policy struct {
+	text       string
 	name       string
 	references map[enclave.Measurement]reference
 	minimum    map[string]enclave.TCB // by part: milan, genoa, zen4c, turin
@@ -79,7 +78,8 @@ type fileTCB struct {
 // Load reads one policy file. An unknown key, an empty list of reference values and a patch
 // level left out are errors: each would let in more than its writer meant.
 func Load(r io.Reader) (Policy, error) {
-	f, err := parse(r)
+	var text strings.Builder
+	f, err := parse(io.TeeReader(r, &text)) // which reads all of it or fails
 	if err != nil {
 		return Policy{}, fmt.Errorf("read policy: %w", err)
 	}
@@ -87,6 +87,7 @@ func Load(r io.Reader) (Policy, error) {
 	if err != nil {
 		return Policy{}, fmt.Errorf("check policy %q: %w", f.Name, err)
 	}
+	p.text = text.String()
 	return p, nil
 }
 
@@ -208,38 +209,10 @@ func (p Policy) Name() string { return p.name }
 // AllowsSimulated is true when a lab's evidence may be affirmed under the policy.
 func (p Policy) AllowsSimulated() bool { return p.simulated }
 
-// Digest is the SHA-256 of what the policy means: comments, order and spelling of the file don't
-// change it, every value does. Nodes have it in their reports, so one policy is in force in a job.
-func (p Policy) Digest() enclave.Digest {
-	b := []byte("slurm-enclave/policy/v1")
-	field := func(v []byte) {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(v))) // #nosec G115 -- config.Strict bounds the file
-		b = append(b, v...)
-	}
-	count := func(n int) { field(binary.BigEndian.AppendUint32(nil, uint32(n))) } // #nosec G115 -- as above
-	field([]byte(p.name))
-	count(len(p.references))
-	order := func(a, b enclave.Measurement) int { return bytes.Compare(a[:], b[:]) }
-	for _, m := range slices.SortedFunc(maps.Keys(p.references), order) {
-		r := p.references[m]
-		field(m[:])
-		field([]byte(r.name))
-		field([]byte{bit(r.covers[firmware]) | bit(r.covers[kernel])<<1 | bit(r.covers[rootfs])<<2})
-	}
-	count(len(p.minimum))
-	for _, part := range slices.SortedFunc(maps.Keys(p.minimum), cmp.Compare) {
-		t := p.minimum[part]
-		field([]byte(part))
-		field([]byte{t.FMC, t.Bootloader, t.TEE, t.SNP, t.Microcode})
-	}
-	field(binary.BigEndian.AppendUint32(nil, p.vmpl))
-	field([]byte{bit(p.smt), bit(p.committed), bit(p.crl), bit(p.weak), bit(p.simulated)})
-	return sha256.Sum256(b)
-}
+// Text is the file as it was read. A receipt carries it: whoever holds one can judge again.
+func (p Policy) Text() string { return p.text }
 
-func bit(b bool) byte {
-	if b {
-		return 1
-	}
-	return 0
-}
+// Digest is the SHA-256 of the text, to the last byte. Nodes have it in their reports, so one
+// policy is in force in a job, and sha256sum on the file is enough to find it there. The digest of
+// what a text means would change with every key that a later release knows.
+func (p Policy) Digest() enclave.Digest { return sha256.Sum256([]byte(p.text)) }

@@ -39,6 +39,17 @@ type AttestationResult struct {
 	Measurement string  `json:"measurement,omitempty"` // 96 hexadecimal digits
 	ChipID      string  `json:"chip_id,omitempty"`     // 128 hexadecimal digits
 	Checks      []Check `json:"checks"`
+
+	// Endorsements are what the checks were made with. They are kept apart from the result.
+	Endorsements Endorsements `json:"-"`
+}
+
+// Endorsements are what a report was judged by, in DER. With them it can be judged again later,
+// by somebody who has neither the store nor the lists of that day.
+type Endorsements struct {
+	Certificates [][]byte // VCEK or VLEK, and what else came with it
+	Authorities  [][]byte // the pinned intermediate that made it, and its root; none when none did
+	CRLs         [][]byte // of that root, all that were there
 }
 
 // Failed is the first failed check, or nil.

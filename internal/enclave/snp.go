@@ -79,4 +79,6 @@ type SNPReport struct {
 	CurrentTCB, ReportedTCB, CommittedTCB, LaunchTCB TCB
 
 	LaunchMitigations, CurrentMitigations uint64 // bit sets since report version 5, 0 before
+
+	Endorsements Endorsements // what the checks were made with
 }

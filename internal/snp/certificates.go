@@ -36,6 +36,17 @@ func (c Chain) Endorsement(signer string) *x509.Certificate {
 	return nil
 }
 
+// der is every certificate of the chain.
+func (c Chain) der() [][]byte {
+	var out [][]byte
+	for _, x := range append([]*x509.Certificate{c.vcek, c.vlek}, c.others...) {
+		if x != nil {
+			out = append(out, x.Raw)
+		}
+	}
+	return out
+}
+
 // ParseCertificates reads one DER certificate, a PEM file of one or several, or the certificate
 // table that the host hands out (GHCB 2.0, 4.1.8.1). The error is ErrNoCertificate for empty
 // input. Given to Verify, the Chain of any error fails by that error's words.

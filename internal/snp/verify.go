@@ -1,6 +1,7 @@
 package snp
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
 	"time"
@@ -91,7 +92,23 @@ func Verify(report []byte, certs Chain, opt Options) Result {
 		res.Checks = append(res.Checks, c)
 	}
 	res.Genuine = genuine
+	res.Endorsements = v.endorsements()
 	return res
+}
+
+// endorsements are the inputs of the checks that Verify made, for whoever makes them again.
+func (v *verification) endorsements() enclave.Endorsements {
+	e := enclave.Endorsements{Certificates: v.chain.der()}
+	if v.pin.root == nil {
+		return e
+	}
+	e.Authorities = [][]byte{v.pin.intermediate.Raw, v.pin.root.Raw}
+	for _, l := range v.opt.CRLs {
+		if bytes.Equal(l.RawIssuer, v.pin.root.RawSubject) {
+			e.CRLs = append(e.CRLs, l.Raw)
+		}
+	}
+	return e
 }
 
 func pass(format string, args ...any) (enclave.CheckResult, string) {
