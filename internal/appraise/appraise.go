@@ -10,7 +10,8 @@ import (
 type Expectation struct {
 	Node       string
 	ReportData [64]byte // of the claim that the verifier computed itself
-	Chip       string   // the enrolled CHIP_ID in hexadecimal
+	Chip       string   // the enrolled CHIP_ID in hexadecimal, all zero when it was masked
+	ReportID   string   // then the enrolled REPORT_ID, which is another one after every start of the guest
 	Enrolment  bool     // no chip is enrolled yet: an admin will see it and decide
 }
 
@@ -33,13 +34,24 @@ type judgement struct {
 func judgements() []judgement {
 	return []judgement{
 		{"report_data", "E228", (*appraisal).reportData},
+		{"report_version", "E260", (*appraisal).reportVersion},
+		{"signer", "E261", (*appraisal).signer},
 		{"measurement", "E229", (*appraisal).measurement},
 		{"debug", "E231", (*appraisal).debug},
 		{"migration", "E232", (*appraisal).migration},
 		{"vmpl", "E233", (*appraisal).vmpl},
 		{"smt", "E234", (*appraisal).smt},
+		{"guest_policy", "E262", (*appraisal).guestPolicy},
+		{"host_data", "E264", (*appraisal).hostData},
+		{"id_key", "E266", (*appraisal).idKey},
+		{"author_key", "E267", (*appraisal).authorKey},
+		{"guest_svn", "E268", (*appraisal).guestSVN},
 		{"tcb_minimum", "E235", (*appraisal).tcbMinimum},
+		{"tcb_launch", "E265", (*appraisal).tcbLaunch},
 		{"tcb_committed", "E236", (*appraisal).tcbCommitted},
+		{"platform", "E263", (*appraisal).platform},
+		{"alias_check", "E269", (*appraisal).aliasCheck},
+		{"mitigations", "E270", (*appraisal).mitigations},
 		{"chip", "E237", (*appraisal).chip},
 		{"simulated", "E238", (*appraisal).simulated},
 		{"covers", "E230", (*appraisal).covers},
@@ -79,6 +91,7 @@ func Appraise(p Policy, r enclave.SNPReport, want Expectation) enclave.Attestati
 	read := r.Version != 0 // else there are no fields, and zeros must not pass for some
 	if read {
 		res.Measurement, res.ChipID = r.Measurement.String(), r.ChipID.String()
+		res.ReportID = enclave.Digest(r.ReportID).String()
 	}
 	if r.Product != "" {
 		res.TCB = r.ReportedTCB.String()
@@ -158,8 +171,10 @@ func (a *appraisal) smt() (bool, string) {
 		return true, "two threads of a core are not used"
 	case !a.policy.smt:
 		return false, "the guest policy allows SMT, the site's does not"
+	case a.report.PlatformInfo&platformSMT != 0:
+		return true, "SMT is allowed, and on"
 	}
-	return true, "SMT is allowed"
+	return true, "SMT is allowed, and off on this machine"
 }
 
 func (a *appraisal) tcbMinimum() (bool, string) {
@@ -175,7 +190,7 @@ func (a *appraisal) tcbMinimum() (bool, string) {
 }
 
 func fmc(part string, got, minimum enclave.TCB) string {
-	if part != "turin" {
+	if !hasFMC(part) {
 		return ""
 	}
 	return fmt.Sprintf(" (fmc %d, %d)", got.FMC, minimum.FMC)
@@ -193,11 +208,19 @@ func (a *appraisal) tcbCommitted() (bool, string) {
 	return false, fmt.Sprintf("the host runs firmware %s and may go back to %s, which is what it committed", current, committed)
 }
 
+// chip holds the report to the machine that an admin enrolled under the node's name. Where the
+// host masks CHIP_ID, the enrolled REPORT_ID stands for it: the firmware draws it when the guest is
+// launched, and no host can choose it.
 func (a *appraisal) chip() (bool, string) {
 	got := a.report.ChipID
+	masked := got == enclave.ChipID{}
 	switch {
-	case got == (enclave.ChipID{}):
+	case masked && !a.policy.masked:
 		return false, "CHIP_ID is masked: it names no machine"
+	case masked && a.report.ReportID == [32]byte{}:
+		return false, "CHIP_ID is masked and there is no REPORT_ID"
+	case a.want.Enrolment && masked:
+		return true, "CHIP_ID is masked, REPORT_ID " + a.reportID()[:16] + "... is for the admin to confirm"
 	case a.want.Enrolment:
 		return true, "CHIP_ID " + got.String()[:16] + "... is for the admin to confirm"
 	case a.want.Chip == "":
@@ -207,10 +230,31 @@ func (a *appraisal) chip() (bool, string) {
 	if err := want.UnmarshalText([]byte(a.want.Chip)); err != nil {
 		return false, "the enrolled chip is no CHIP_ID"
 	}
-	if got != want {
+	switch {
+	case got != want && masked:
+		return false, fmt.Sprintf("CHIP_ID is masked, enrolled is chip %s...", want.String()[:16])
+	case got != want && want == enclave.ChipID{}:
+		return false, fmt.Sprintf("the report is of chip %s..., and the node was enrolled with its CHIP_ID masked", got.String()[:16])
+	case got != want:
 		return false, fmt.Sprintf("the report is of chip %s..., enrolled is %s...", got.String()[:16], want.String()[:16])
+	case masked:
+		return a.sameGuest()
 	}
 	return true, "the enrolled chip " + got.String()[:16] + "..."
+}
+
+func (a *appraisal) reportID() string { return enclave.Digest(a.report.ReportID).String() }
+
+func (a *appraisal) sameGuest() (bool, string) {
+	var want enclave.Digest
+	if err := want.UnmarshalText([]byte(a.want.ReportID)); err != nil {
+		return false, "CHIP_ID is masked, and no REPORT_ID is enrolled for this node"
+	}
+	if a.report.ReportID != want {
+		return false, fmt.Sprintf("CHIP_ID is masked, and REPORT_ID is %s..., enrolled is %s...: the guest was started anew, or it is another one",
+			a.reportID()[:16], want.String()[:16])
+	}
+	return true, "CHIP_ID is masked; the enrolled REPORT_ID " + a.reportID()[:16] + "..."
 }
 
 func (a *appraisal) simulated() (bool, string) {

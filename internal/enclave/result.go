@@ -38,6 +38,7 @@ type AttestationResult struct {
 	TCB         string  `json:"tcb,omitempty"`         // "bl/tee/snp/ucode" in decimal
 	Measurement string  `json:"measurement,omitempty"` // 96 hexadecimal digits
 	ChipID      string  `json:"chip_id,omitempty"`     // 128 hexadecimal digits
+	ReportID    string  `json:"report_id,omitempty"`   // 64 hexadecimal digits
 	Checks      []Check `json:"checks"`
 
 	// Endorsements are what the checks were made with. They are kept apart from the result.
