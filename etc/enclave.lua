@@ -23,6 +23,7 @@ The table of tenants is written by enclaved (internal/tenants, RenderLua), repla
 	return {
 		version = 1,
 		uid_min = 1000,
+		interactive = true,                         -- false: salloc and srun are refused
 		partitions = { "cpu-sev", },                -- jobs are routed to the first
 		tenants = { "digimed", "genome", },
 		accounts = {                                -- only accounts that have a tenant
@@ -95,6 +96,7 @@ end
 local function check(t)
 	assert(type(t) == "table" and t.version == 1, "its version is not 1")
 	assert(type(t.uid_min) == "number" and t.uid_min >= 1, "uid_min is not a user id")
+	assert(type(t.interactive) == "boolean", "interactive is not told")
 	t.is_partition = names(t.partitions, "partitions")
 	assert(#t.partitions > 0, "it names no partition")
 	t.is_tenant = names(t.tenants, "tenants")
@@ -226,6 +228,13 @@ local function check_tenant(t, name, wanted)
 	end
 end
 
+-- srun inside a batch job or an allocation is a step and never comes here.
+local function check_interactive(t, script)
+	if not t.interactive and not given(script) then
+		refuse("E141", "this site lets no interactive job into an enclave: submit a script with sbatch")
+	end
+end
+
 local function check_het(offset, id)
 	if not unset(offset) or (not unset(id) and id ~= 0) then
 		refuse("E105", "a heterogeneous job can't have components in an enclave")
@@ -278,6 +287,7 @@ local function submit(d)
 	end
 	usable(t, broken)
 	check_user(t, d.user_id)
+	check_interactive(t, d.script)
 	check_het(d.het_job_offset)
 	local _, wanted = option(d)
 	check_tenant(t, account, wanted)

@@ -48,9 +48,8 @@ func ControllerProlog(ctx context.Context, log *logrus.Logger, partitions []stri
 	defer cancel()
 	err = register(ctx, j)
 	if r, ok := enclave.AsRefusal(err); ok && r.Fault == enclave.FaultRequest {
-		// Requeueing can't help; the nodes are refused with this reason and the job fails.
 		entry.WithField("code", r.Code).Warn("job refused: " + r.Reason)
-		return exitFine
+		return turnAway(ctx, entry, slurm.NewCLI(program.Runner{}), j.Job, r)
 	}
 	if err != nil {
 		entry.WithError(err).Error("job not registered")
@@ -58,6 +57,26 @@ func ControllerProlog(ctx context.Context, log *logrus.Logger, partitions []stri
 	}
 	entry.Info("job registered")
 	return exitFine
+}
+
+// waiter is Slurm as far as it talks to people who wait for a job.
+type waiter interface {
+	Job(ctx context.Context, id uint32) (slurm.Job, error)
+	Notify(ctx context.Context, id uint32, text string) error
+}
+
+// turnAway ends a job that can never run. Exit status 1 would put a batch job back into the queue
+// for ever: its nodes are refused with this reason instead, and the gate makes it fail. An
+// interactive job is ended by that status, and srun or salloc is told why first.
+func turnAway(ctx context.Context, log *logrus.Entry, s waiter, id uint32, r *enclave.Refusal) int {
+	j, err := s.Job(ctx, id)
+	if err != nil || j.Batch {
+		return exitFine
+	}
+	if err = s.Notify(ctx, id, "enclave: "+r.Error()); err != nil {
+		log.WithError(err).Warn("nobody was told")
+	}
+	return exitBroken
 }
 
 func register(ctx context.Context, j enclave.Job) error {

@@ -28,16 +28,27 @@ func (n *node) fenceInput() (fence.Input, error) {
 		Slurmd:        fence.Server{Addresses: n.addresses(), Port: c.Slurm.SlurmdPort},
 		Enclaved:      verifier,
 		SubmitHost:    submitHost,
-		SrunPorts:     fence.PortRange{First: c.Slurm.SrunPorts.First, Last: c.Slurm.SrunPorts.Last},
+		SrunPorts:     srunPorts(c),
 		Interactive:   c.Network.Interactive == "allow" && len(submitHost) > 0,
 		Services:      fenceServices(c.Network.Services), Inbound: fenceServices(c.Network.Inbound),
 	}, nil
 }
 
-// ClosedFence is the fence between jobs: nobody's traffic, and slurmd reachable.
+// ClosedFence is the fence between jobs: nobody's traffic, slurmd reachable, and the way by which
+// an interactive job hears why it was refused.
 func ClosedFence(c config.Config) (fence.Table, error) {
 	slurmd := fence.Service{Name: "slurmd", Proto: "tcp", Port: c.Slurm.SlurmdPort}
-	return fence.Closed(uidMin, append(fenceServices(c.Network.Inbound), slurmd))
+	streams := fence.Streams{Ports: srunPorts(c)}
+	if c.Network.Interactive == "allow" {
+		for _, h := range c.Slurm.SubmitHosts {
+			streams.Hosts = append(streams.Hosts, h.Addresses...)
+		}
+	}
+	return fence.Closed(uidMin, append(fenceServices(c.Network.Inbound), slurmd), streams)
+}
+
+func srunPorts(c config.Config) fence.PortRange {
+	return fence.PortRange{First: c.Slurm.SrunPorts.First, Last: c.Slurm.SrunPorts.Last}
 }
 
 // verifierServer wants an address: the fence asks no name service.

@@ -262,6 +262,9 @@ func TestTenantsAreReadAgain(t *testing.T) {
 	c.reload <- syscall.SIGHUP
 	c.reload <- syscall.SIGHUP
 	_, err = c.admin(0).Register(t.Context(), api.RegisterRequest{Job: j})
+	require.Error(t, err, "a start that was refused stays so")
+	j.Restart = 1
+	_, err = c.admin(0).Register(t.Context(), api.RegisterRequest{Job: j})
 	require.NoError(t, err)
 	lua, err := os.ReadFile(c.path("state/tenants.lua"))
 	require.NoError(t, err)

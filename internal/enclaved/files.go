@@ -163,7 +163,7 @@ func (b *books) load(c config.Config) error {
 			return wrong("E008", "add the file to "+c.Controller.Policies, fmt.Errorf("tenant %s: %w", t.Name, err))
 		}
 	}
-	if err := writeLua(filepath.Join(c.Controller.State, "tenants.lua"), table.RenderLua()); err != nil {
+	if err := writeLua(filepath.Join(c.Controller.State, "tenants.lua"), table.RenderLua(c.Network.Interactive == "allow")); err != nil {
 		return wrong("E009", "check space and permissions of "+c.Controller.State, err)
 	}
 	b.now.Store(&set{table, appraisal})

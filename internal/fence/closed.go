@@ -2,6 +2,7 @@ package fence
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 )
@@ -9,32 +10,45 @@ import (
 // ClosedName is the table that stands on an enclave node between jobs.
 const ClosedName = "enclave_closed"
 
+// Streams are where slurmstepd takes the standard input and output of interactive jobs.
+type Streams struct {
+	Hosts []netip.Addr
+	Ports PortRange // SrunPortRange of slurm.conf
+}
+
 // Closed is the fence of a node without a job: people's processes send nothing but to
-// themselves, and nothing reaches the node but the inbound services. It has no counter, so
-// that the node's closed state is the same text every time. It also keeps conntrack at work
+// themselves, and nothing reaches the node but the inbound services. Streams are open on a node
+// where no process of a person's is: slurmstepd connects them under the user's id before it asks
+// the gate, and a refused srun would else end with status 0 and no reason [tried on 22.05]. The
+// table has no counter, so that the node's closed state is the same text every time. It also keeps conntrack at work
 // from boot on: a job's fence then knows the daemons' connections from their beginning.
 //
 // A packet must pass all tables, so a job's fence replaces this one (see Up) and this one
 // replaces the job's.
-func Closed(uidMin uint32, inbound []Service) (Table, error) {
+func Closed(uidMin uint32, inbound []Service, streams Streams) (Table, error) {
 	if uidMin == 0 {
 		return Table{}, enclave.Refuse(CodePlan, enclave.FaultPolicy, "plan closed fence: smallest user id is 0: root would be fenced")
 	}
 	if err := checkServices(inbound, false); err != nil {
 		return Table{}, enclave.Refuse(CodePlan, enclave.FaultPolicy, "plan closed fence: %s", err)
 	}
-	p := &plan{}
+	if len(streams.Hosts) > 0 && !streams.Ports.valid() {
+		return Table{}, enclave.Refuse(CodePlan, enclave.FaultPolicy, "plan closed fence: SrunPortRange %s", streams.Ports)
+	}
+	p := &plan{in: Input{SrunPorts: streams.Ports}}
+	out := []Rule{rule(Accept, "", oif(loopback))}
+	out = append(out, p.each("submit_host", hosts(streams.Hosts), Target4, Target6, rule(Accept, "", p.srunPorts()))...)
+	out = append(out, rule(Reject, "", Match{Key: UID, From: uidMin, To: ^uint32(0)}))
 	in := []Rule{rule(Accept, "", iif(loopback)), rule(Accept, "", Match{Key: ConnKnown})}
 	in = append(in, p.inbound(inbound)...)
 	in = append(in, rule(Drop, ""))
 	return Table{Name: ClosedName, Sets: p.sets, Chains: []Chain{
-		{Name: "out", Type: "filter", Hook: "output", Priority: priorityFilter, Rules: []Rule{
-			rule(Accept, "", oif(loopback)),
-			rule(Reject, "", Match{Key: UID, From: uidMin, To: ^uint32(0)}),
-		}},
+		{Name: "out", Type: "filter", Hook: "output", Priority: priorityFilter, Rules: out},
 		{Name: "in", Type: "filter", Hook: "input", Priority: priorityFilter, Rules: in},
 	}}, nil
 }
 
 // String is "61001-61200".
 func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.First, r.Last) }
+
+func (r PortRange) valid() bool { return r.First != 0 && r.Last >= r.First }

@@ -93,8 +93,8 @@ func check(in Input) error {
 		return fmt.Errorf("marks %#x and %#x must differ and not be 0", in.FwMark, in.Mark)
 	case in.WireGuardPort == 0:
 		return fmt.Errorf("the port of WireGuard is 0")
-	case in.SrunPorts.First == 0 || in.SrunPorts.Last < in.SrunPorts.First:
-		return fmt.Errorf("SrunPortRange %d-%d", in.SrunPorts.First, in.SrunPorts.Last)
+	case !in.SrunPorts.valid():
+		return fmt.Errorf("SrunPortRange %s", in.SrunPorts)
 	}
 	for _, r := range users(in) {
 		if err := r.Check(); err != nil {

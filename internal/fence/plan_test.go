@@ -54,6 +54,10 @@ func input() fence.Input {
 	}
 }
 
+func streams() fence.Streams {
+	return fence.Streams{Hosts: input().SubmitHost, Ports: input().SrunPorts}
+}
+
 func golden(t *testing.T, file, got string) {
 	t.Helper()
 	if *update {
@@ -82,7 +86,7 @@ func TestPlan(t *testing.T) {
 		assert.NotContains(t, table.String(), "10.0.0.102")
 	})
 	t.Run("closed", func(t *testing.T) {
-		table, err := fence.Closed(1000, input().Inbound)
+		table, err := fence.Closed(1000, input().Inbound, streams())
 		require.NoError(t, err)
 		golden(t, "testdata/closed.nft", table.String())
 	})
@@ -120,8 +124,12 @@ func TestPlanRefuses(t *testing.T) {
 		})
 	}
 	t.Run("a closed fence that would hold root", func(t *testing.T) {
-		_, err := fence.Closed(0, nil)
+		_, err := fence.Closed(0, nil, fence.Streams{})
 		require.Error(t, err)
+	})
+	t.Run("a closed fence with streams to every port", func(t *testing.T) {
+		_, err := fence.Closed(1000, nil, fence.Streams{Hosts: streams().Hosts})
+		require.ErrorContains(t, err, "SrunPortRange")
 	})
 }
 

@@ -16,7 +16,7 @@ func tables(t *testing.T) (job, closed fence.Table) {
 	t.Helper()
 	job, err := fence.Plan(input())
 	require.NoError(t, err)
-	closed, err = fence.Closed(1000, nil)
+	closed, err = fence.Closed(1000, nil, fence.Streams{})
 	require.NoError(t, err)
 	return job, closed
 }

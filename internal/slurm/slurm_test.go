@@ -205,6 +205,7 @@ func TestActs(t *testing.T) {
 		}, `scontrol ["update" "NodeName=k1" "State=DRAIN" "Reason=enclave:E220 report, \"x\"?State=RESUME ?[1m"]`},
 		{"resume", func(ctx context.Context, c *slurm.CLI) error { return c.Resume(ctx, "k1") }, `scontrol ["update" "NodeName=k1" "State=RESUME"]`},
 		{"requeue", func(ctx context.Context, c *slurm.CLI) error { return c.Requeue(ctx, 4) }, `scontrol ["requeue" "4"]`},
+		{"notify", func(ctx context.Context, c *slurm.CLI) error { return c.Notify(ctx, 4, "enclave: E102\nno -x") }, `scontrol ["notify" "4" "enclave: E102?no -x"]`},
 		{"cancel", func(ctx context.Context, c *slurm.CLI) error { return c.Cancel(ctx, 4) }, `scancel ["4"]`},
 		{
 			"text while the job lives", func(ctx context.Context, c *slurm.CLI) error { return c.SetAdminComment(ctx, 4, evil) },

@@ -46,6 +46,13 @@ func (c *CLI) Cancel(ctx context.Context, id uint32) error {
 	return c.tell(ctx, "cancel job "+decimal(id), "scancel", decimal(id))
 }
 
+// Notify shows a line of text to whoever waits in srun or salloc for the job, or writes it to the
+// output of its batch script. Slurm lets SlurmUser, root and the job's owner do it, no other
+// administrator [tried].
+func (c *CLI) Notify(ctx context.Context, id uint32, text string) error {
+	return c.tell(ctx, "notify job "+decimal(id), "scontrol", "notify", decimal(id), job.Printable(text, maxReason))
+}
+
 // SetAdminComment replaces the text of a job that has not ended; ErrFinished when it has.
 func (c *CLI) SetAdminComment(ctx context.Context, id uint32, text string) error {
 	what := "set admin comment of job " + decimal(id)

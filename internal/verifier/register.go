@@ -20,18 +20,18 @@ const (
 	minUID   = 1000
 	maxNodes = 4096
 
-	codeUID         enclave.Code = "E122"
+	codeSenseless   enclave.Code = "E120"
 	codeInteractive enclave.Code = "E141"
 	keepStarts                   = 25 * time.Hour
 )
 
 // Register takes a job in before any of its nodes starts it. The same registration again
-// changes nothing; another one under the same key is refused, and the first stands. What no
-// change of a table can mend is remembered, so that its nodes get the reason and the job fails,
-// in place of going round the queue.
+// changes nothing; another one under the same key is refused, and the first stands. What is the
+// request's own fault is remembered, so that its nodes get the reason and the job fails, in place
+// of going round the queue; a registration that makes no sense here (E120) is no job's history.
 func (v *Verifier) Register(ctx context.Context, r api.RegisterRequest) (api.RegisterAnswer, error) {
 	answer, err := v.register(ctx, r)
-	if refusal, ok := enclave.AsRefusal(err); ok && (refusal.Code == codeUID || refusal.Code == codeInteractive) {
+	if refusal, ok := enclave.AsRefusal(err); ok && refusal.Fault == enclave.FaultRequest && refusal.Code != codeSenseless {
 		v.remember(ctx, r.Job, refusal)
 	}
 	return answer, err
@@ -79,20 +79,20 @@ func (v *Verifier) checkJob(j enclave.Job) error {
 	}
 	switch {
 	case j.Cluster != v.Config.Cluster:
-		return refuse("E120", "job of cluster %q, this verifier serves %q", j.Cluster, v.Config.Cluster)
+		return refuse(codeSenseless, "job of cluster %q, this verifier serves %q", j.Cluster, v.Config.Cluster)
 	case j.Job == 0:
-		return refuse("E120", "job id is 0")
+		return refuse(codeSenseless, "job id is 0")
 	case !slices.Contains(v.Config.Partitions, j.Partition):
-		return refuse("E120", "partition %q is not an enclave partition", j.Partition)
+		return refuse(codeSenseless, "partition %q is not an enclave partition", j.Partition)
 	case j.UID < minUID:
-		return refuse(codeUID, "uid %d may not run in an enclave", j.UID)
+		return refuse("E122", "uid %d may not run in an enclave", j.UID)
 	case len(j.Nodes) == 0 || len(j.Nodes) > maxNodes:
-		return refuse("E120", "job has %d nodes, want 1 to %d", len(j.Nodes), maxNodes)
+		return refuse(codeSenseless, "job has %d nodes, want 1 to %d", len(j.Nodes), maxNodes)
 	}
 	seen := map[string]bool{}
 	for _, n := range j.Nodes {
 		if seen[n] {
-			return refuse("E120", "node %s is there twice", n)
+			return refuse(codeSenseless, "node %s is there twice", n)
 		}
 		seen[n] = true
 		if _, ok := v.Inventory.Find(n); !ok {

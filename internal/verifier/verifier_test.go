@@ -535,7 +535,6 @@ func TestRegistration(t *testing.T) {
 		for want, change := range map[string]func(*enclave.Job){
 			"E120 request": func(j *enclave.Job) { j.Cluster = "c2" },
 			"E123 service": func(j *enclave.Job) { j.Nodes = []string{"n1", "x9"} },
-			"E110 request": func(j *enclave.Job) { j.Account = "other" },
 		} {
 			j := job(8, "n1")
 			change(&j)
@@ -562,6 +561,7 @@ func TestRegistration(t *testing.T) {
 			change func(*enclave.Job)
 		}{
 			8:  {"E122 request", func(j *enclave.Job) { j.UID = 0 }},
+			9:  {"E110 request", func(j *enclave.Job) { j.Account = "other" }},
 			10: {"E141 request", func(*enclave.Job) {}},
 		} {
 			j := job(id, "n1")

@@ -163,6 +163,12 @@ submit("a tenant with a format in it", { account = "digimed", spank_job_env = op
 submit("a tenant of 64 letters", { account = "digimed", spank_job_env = opt(("a"):rep(64)) }, { code = "E109" })
 submit("several tenants without a choice", { account = "physics", partition = "cpu-sev" }, { code = "E117" })
 
+local batch_only = load_enclave(write((read(good_table):gsub("interactive = true", "interactive = false"))))
+submit("no allocation where the site wants none", { account = "digimed", partition = "cpu-sev", script = "nil" }, { code = "E141" }, batch_only)
+submit("nor one that is routed", { account = "genome", script = "" }, { code = "E141" }, batch_only)
+submit("a script is let in there", { account = "digimed", partition = "cpu-sev" }, { set = pinned }, batch_only)
+submit("an allocation elsewhere is untouched", { account = "chemistry", partition = "cpu", script = "nil" }, {}, batch_only)
+
 -- Modify.
 
 local NOTHING = { user_id = NO_VAL, het_job_offset = NO_VAL, shared = NO_VAL16, requeue = NO_VAL16, min_nodes = NO_VAL, max_nodes = NO_VAL }
@@ -231,6 +237,7 @@ for name, broken in pairs({
 	["a table with uid_min 0"] = text:gsub("uid_min = 1000", "uid_min = 0"),
 	["a table with a tenant out of nowhere"] = text:gsub('"astro", },\n\taccounts', "},\n\taccounts"),
 	["a table whose default is beyond the account"] = text:gsub('default = "genome"', 'default = "astro"'),
+	["a table that forgets who may wait"] = text:gsub("interactive = true", "nothing = true"),
 	["a table that forgets required"] = text:gsub("required = true", "nothing = true"),
 	["a table with a global in it"] = text:gsub("uid_min = 1000", "uid_min = os.time"),
 	["a table beyond all measure"] = text .. ("-"):rep(1024 * 1024),

@@ -73,7 +73,7 @@ func TestKernelHoldsTheGoldenText(t *testing.T) {
 	golden, err := filepath.Glob("../../fence/testdata/*.nft")
 	require.NoError(t, err)
 	require.NotEmpty(t, golden)
-	closed, err := fence.Closed(1000, input().Inbound)
+	closed, err := fence.Closed(1000, input().Inbound, fence.Streams{Hosts: input().SubmitHost, Ports: input().SrunPorts})
 	require.NoError(t, err)
 	for file, table := range map[string]fence.Table{"both-families.nft": plan(t), "closed.nft": closed} {
 		t.Run(file, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestReadBack(t *testing.T) {
 
 func TestReplace(t *testing.T) {
 	n := nettest.New(t, "n")
-	closed, err := fence.Closed(1000, nil)
+	closed, err := fence.Closed(1000, nil, fence.Streams{})
 	require.NoError(t, err)
 	list := func() string { return n.Run("nft", "list", "ruleset") }
 	empty := list()

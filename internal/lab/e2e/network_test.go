@@ -258,3 +258,47 @@ func TestInteractiveJobsRunFromTheLoginHost(t *testing.T) {
 	assert.Contains(t, r.out, "n2")
 	idle(t)
 }
+
+func TestInteractiveJobsAreRefusedWhereTheSiteWantsNone(t *testing.T) {
+	idle(t)
+	const conf = "/etc/slurm-enclave/enclave.yaml"
+	good := must(t, "n0", "root", "cat", conf)
+	t.Cleanup(func() {
+		onWithInput(t, "n0", "root", good, "sh", "-c", "cat >"+conf)
+		require.NoError(t, labCommand("restart", "n0", "enclaved").Run())
+	})
+	must(t, "n0", "root", "sed", "-i", "s/interactive: allow/interactive: deny/", conf)
+	require.NoError(t, labCommand("restart", "n0", "enclaved").Run())
+	refused := func(t *testing.T) {
+		t.Helper()
+		for _, argv := range [][]string{{"srun"}, {"salloc"}} {
+			r := on(t, "login", "alice", append(argv, "--partition=cpu-sev", "--nodes=2", "hostname")...)
+			assert.NotZero(t, r.status, "%s", r)
+			assert.Contains(t, r.errOut, "E141")
+			idle(t)
+		}
+	}
+	t.Run("at submit", refused)
+	t.Run("at registration, when slurmctld's table says otherwise", func(t *testing.T) {
+		must(t, "n0", "root", "sed", "-i", "s/interactive = false/interactive = true/", "/var/lib/slurm-enclave/tenants.lua")
+		refused(t)
+	})
+	id := submit(t, "alice", "srun hostname", "--partition=cpu-sev", "--nodes=2")
+	await(t, id, "COMPLETED")
+	idle(t)
+}
+
+// A batch job waits in the queue for the verifier; srun has to hear that it does not.
+func TestARefusedInteractiveJobHearsWhy(t *testing.T) {
+	idle(t)
+	for n := 1; n <= labNodes; n++ {
+		setFault(t, fmt.Sprintf("n%d", n), `{"wrong_measurement": true}`)
+	}
+	r := on(t, "login", "alice", "srun", "--partition=cpu-sev", "--nodes=3", "hostname")
+	assert.NotZero(t, r.status, "%s", r)
+	assert.Contains(t, r.errOut, "E530")
+	assert.NotRegexp(t, `(?m)^n[1-3]$`, r.out)
+	for n := 1; n <= labNodes; n++ {
+		assert.Empty(t, drained(t, fmt.Sprintf("n%d", n)))
+	}
+}

@@ -2,6 +2,7 @@
 return {
 	version = 1,
 	uid_min = 1000,
+	interactive = true,
 	partitions = { "cpu-sev", },
 	tenants = { "digimed", "genome", "open-data", "astro", },
 	accounts = {
