@@ -15,11 +15,17 @@ const pollJob = 2 * time.Second
 // closeTimeout bounds the work of closing a barrier: ledger, drains, go file.
 const closeTimeout = 30 * time.Second
 
+// chorus is how long the others' word is awaited once a node has said that it is broken: what
+// breaks all nodes in the same moment (a plugin that was not installed, a kernel without a module) is the
+// policy's fault, and the first of them must not have been drained by then.
+const chorus = time.Second
+
 // event is why the watcher looks at a start.
 type event int
 
 const (
 	changed event = iota // a node posted something
+	waited               // for the others' word
 	deadline
 	dead     // Slurm says that the job is over
 	shutdown // of enclaved
@@ -32,10 +38,13 @@ func (v *Verifier) watch(s *start) {
 	defer end.Stop()
 	poll := time.NewTicker(pollJob)
 	defer poll.Stop()
+	var others <-chan time.Time
 	for {
 		e := changed
 		select {
 		case <-s.wake:
+		case <-others:
+			e = waited
 		case <-end.C:
 			e = deadline
 		case <-v.life.Done():
@@ -46,7 +55,13 @@ func (v *Verifier) watch(s *start) {
 			}
 			e = dead
 		}
-		if v.step(s, e) {
+		switch v.step(s, e) {
+		case wait:
+		case listen:
+			if others == nil {
+				others = time.After(chorus)
+			}
+		default:
 			return
 		}
 	}
@@ -60,41 +75,43 @@ func (v *Verifier) alive(s *start) bool {
 	return err != nil || state.Alive
 }
 
-// step looks at a start after an event, and is true when it is decided. Only the watcher calls
-// it, so a start is decided once.
-func (v *Verifier) step(s *start, e event) bool {
+// step looks at a start after an event, and says how it was decided: wait and listen are no
+// decision yet. Only the watcher calls it, so a start is decided once.
+func (v *Verifier) step(s *start, e event) outcome {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.life), closeTimeout)
 	defer cancel()
 	v.mu.Lock()
 	next := s.next(e)
 	v.mu.Unlock()
 	switch next {
-	case wait:
-		return false
+	case wait, listen:
+		return next
 	case admit:
 		if err := v.admit(ctx, s); err != nil {
 			v.refuse(ctx, s, changed, ledgerRefusal(err))
-			return true
+			return deny
 		}
-		return false
+		return wait // for barrier 2
 	case letIn:
 		if err := v.letIn(ctx, s); err != nil {
 			_ = os.Remove(v.goFile(s.plan.Job.JobKey)) // no node has heard GO
 			r := enclave.Refuse("E506", enclave.FaultService, "GO can't be recorded: %v", err)
 			r.Fix = "check space and permissions of the state directory on the controller"
 			v.refuse(ctx, s, changed, r)
+			return deny
 		}
-		return true
+		return letIn
 	case deny:
 	}
 	v.refuse(ctx, s, e, s.why(e))
-	return true
+	return deny
 }
 
 type outcome int
 
 const (
-	wait outcome = iota
+	wait   outcome = iota
+	listen         // a node is broken: are all
 	admit
 	letIn
 	deny
@@ -106,16 +123,27 @@ func (s *start) next(e event) outcome {
 	case e != changed || s.stop != nil:
 		return deny
 	case !s.everyone(func(x *seat) bool { return !x.word }):
-		return deny
-	case s.phase == first && s.everyone(func(x *seat) bool { return x.post != nil && x.result != nil }):
+		if s.everyone(func(x *seat) bool { return x.word || s.through(x) }) {
+			return deny
+		}
+		return listen
+	case s.phase == first && s.everyone(s.through):
 		if s.everyone(func(x *seat) bool { return x.broken == nil }) {
 			return admit
 		}
 		return deny
-	case s.phase == second && s.everyone(func(x *seat) bool { return x.ready != nil }):
+	case s.phase == second && s.everyone(s.through):
 		return letIn
 	}
 	return wait
+}
+
+// through is true when a node has done its part of the open barrier. The caller holds the lock.
+func (s *start) through(x *seat) bool {
+	if s.phase == second {
+		return x.ready != nil
+	}
+	return x.post != nil && x.result != nil
 }
 
 // why is the refusal of an event that no node caused, nil when nodes did.

@@ -15,6 +15,10 @@ import (
 // Settled is EpilogSlurmctld's word that a start is over. A start that never got its GO through
 // nobody's fault goes back to the queue.
 func (v *Verifier) Settled(ctx context.Context, k enclave.JobKey) (api.Settlement, error) {
+	k, requeued, err := v.meant(ctx, k)
+	if err != nil {
+		return api.Settlement{}, ledgerRefusal(err)
+	}
 	v.mu.Lock()
 	s := v.starts[k]
 	if s != nil && (s.phase == first || s.phase == second) {
@@ -37,10 +41,35 @@ func (v *Verifier) Settled(ctx context.Context, k enclave.JobKey) (api.Settlemen
 	case err != nil:
 		return api.Settlement{}, ledgerRefusal(err)
 	}
-	return v.settle(ctx, e)
+	return v.settle(ctx, e, requeued)
 }
 
-func (v *Verifier) settle(ctx context.Context, e ledger.Entry) (api.Settlement, error) {
+// meant finds the start that EpilogSlurmctld speaks of. When Slurm has put the job back itself,
+// for a prolog that failed, it says the count of the start to come (ADR 0015).
+func (v *Verifier) meant(ctx context.Context, k enclave.JobKey) (start enclave.JobKey, requeued bool, err error) {
+	if _, err = v.Ledger.Entry(ctx, k); err == nil || k.Restart == 0 || !errors.Is(err, ledger.ErrNotFound) {
+		return k, false, ignore(err, ledger.ErrNotFound)
+	}
+	before := k
+	before.Restart--
+	e, err := v.Ledger.Entry(ctx, before)
+	if err != nil || e.Ended != nil {
+		return k, false, ignore(err, ledger.ErrNotFound)
+	}
+	return before, true, nil
+}
+
+// ignore is err, unless it is that one.
+func ignore(err, one error) error {
+	if errors.Is(err, one) {
+		return nil
+	}
+	return err
+}
+
+// settle ends a start in the ledger, and gives the job another one if it deserves it and Slurm
+// has not done so already.
+func (v *Verifier) settle(ctx context.Context, e ledger.Entry, requeued bool) (api.Settlement, error) {
 	k := e.Job.JobKey
 	out := api.Settlement{Go: e.Started != nil, Verdict: e.Verdict, Refusal: e.Refusal}
 	if e.Ended != nil { // a second call must not requeue what the first one did
@@ -55,7 +84,7 @@ func (v *Verifier) settle(ctx context.Context, e ledger.Entry) (api.Settlement, 
 	if err := v.Ledger.End(ctx, k, time.Now()); err != nil {
 		return api.Settlement{}, ledgerRefusal(err)
 	}
-	if out.Go {
+	if out.Requeued = requeued; out.Go || requeued {
 		return out, nil
 	}
 	n, err := v.Ledger.Refusals(ctx, k.Cluster, k.Job, enclave.FaultNode, enclave.FaultService)

@@ -295,7 +295,7 @@ func TestBarriers(t *testing.T) {
 		assert.Empty(t, w.site.Drained())
 		assert.Equal(t, []enclave.Code{"E512"}, w.alarms)
 	})
-	bubble(t, "a broken node releases the barrier at once", func(t *testing.T, w *world) {
+	bubble(t, "a broken node releases the barrier when the others had a second to say the same", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1", "n2", "n3"))
 		begin := time.Now()
 		got := together(map[string]func() error{
@@ -306,8 +306,30 @@ func TestBarriers(t *testing.T) {
 			},
 		})
 		assert.Equal(t, map[string]string{"n1": "E501 service", "n2": "E210 node"}, got)
-		assert.Equal(t, time.Second, time.Since(begin))
+		assert.Equal(t, 2*time.Second, time.Since(begin))
 		assert.Equal(t, []string{"n2"}, w.site.Drained(), "n3, which had no time to speak, is not drained")
+	})
+	bubble(t, "what breaks all nodes within that second drains none of them", func(t *testing.T, w *world) {
+		for id, before := range map[uint32]func(k enclave.JobKey, node string) error{
+			7: func(enclave.JobKey, string) error { return nil },
+			8: func(k enclave.JobKey, node string) error { return w.evidence(t.Context(), k, node) },
+		} {
+			k := w.register(job(id, "n1", "n2"))
+			run := map[string]func() error{}
+			for i, node := range []string{"n1", "n2"} {
+				run[node] = func() error {
+					if err := before(k, node); err != nil {
+						return err
+					}
+					<-time.After(time.Duration(i) * 700 * time.Millisecond)
+					return w.broken(t.Context(), k, node, "E211", enclave.FaultNode)
+				}
+			}
+			begin := time.Now()
+			assert.Equal(t, map[string]string{"n1": "E530 policy", "n2": "E530 policy"}, together(run))
+			assert.Equal(t, 700*time.Millisecond, time.Since(begin), "and nobody is waited for in vain")
+		}
+		assert.Empty(t, w.site.Drained())
 	})
 	bubble(t, "a node that is broken before it took a nonce opens and ends the barrier", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1", "n2"))
@@ -315,7 +337,7 @@ func TestBarriers(t *testing.T) {
 		_, err := w.v.Nonce(t.Context(), "n2", api.NonceRequest{Job: k, Node: "n2", Purpose: claim.PurposeJob})
 		assert.Equal(t, "E501 service", told(err))
 	})
-	bubble(t, "a node breaking behind barrier 1 ends barrier 2 at once", func(t *testing.T, w *world) {
+	bubble(t, "a node breaking behind barrier 1 ends barrier 2", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1", "n2"))
 		got := together(map[string]func() error{
 			"n1": func() error { return w.bringUp(t.Context(), k, "n1") },
@@ -498,6 +520,20 @@ func TestRequeueing(t *testing.T) {
 		s, err := w.v.Settled(t.Context(), enclave.JobKey{Cluster: "c1", Job: 9})
 		require.NoError(t, err)
 		assert.True(t, s.Requeued)
+	})
+	bubble(t, "a start that Slurm has put back itself is settled by the next one's count, once", func(t *testing.T, w *world) {
+		k := w.register(job(7, "n1"))
+		w.site.SetJob(7, enclave.JobState{State: "PENDING", Batch: true})
+		next := k
+		next.Restart++
+		s, err := w.v.Settled(t.Context(), next)
+		require.NoError(t, err)
+		assert.True(t, s.Requeued)
+		assert.NotNil(t, w.entry(k).Ended)
+		assert.Empty(t, w.site.Calls(), "and Slurm is not asked to do it again")
+		_, err = w.v.Settled(t.Context(), next)
+		require.NoError(t, err)
+		assert.Equal(t, []string{"requeue 7.1"}, w.site.Calls(), "a second word is of a start that nobody registered")
 	})
 	bubble(t, "a request's fault is not", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1"))

@@ -4,7 +4,6 @@ package e2e_test
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -62,35 +61,6 @@ srun sh -c 'touch /dev/shm/rank; ipcmk -Q >/dev/null; hostname'`
 		await(t, id, "CANCELLED", "FAILED", "NODE_FAIL")
 		compare(t)
 	})
-}
-
-// A prolog that is killed drains its node, for Slurm can't know better; what it had begun is
-// taken down all the same.
-func TestP4AKilledPrologLeavesNothing(t *testing.T) {
-	for _, stage := range []string{"barrier", "mesh", "fence", "subtree"} {
-		t.Run("in stage "+stage, func(t *testing.T) {
-			idle(t)
-			was := nodeTrace(t, "n2")
-			when := `while ! grep -q '"stage":"` + stage + `","act":"intent"' /run/slurm-enclave/*/journal 2>/dev/null; do :; done`
-			if stage == "barrier" {
-				setFault(t, "n3", `{"slow": 3000}`)
-				when = "while ! pgrep -x enclave-prolog >/dev/null; do :; done; sleep 1"
-			}
-			argv, err := state(t).Command("n2", "root", []string{"timeout", "30", "sh", "-c", when + "; pkill -KILL -x enclave-prolog"})
-			require.NoError(t, err)
-			killer := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
-			require.NoError(t, killer.Start())
-			id := submit(t, "alice", "srun hostname", "--partition=cpu-sev", "--nodes=3")
-			require.NoError(t, killer.Wait(), "no prolog was killed")
-			eventually(t, 60*time.Second, func() bool { return drained(t, "n2") != "" },
-				func() string { return must(t, "n0", "root", "sinfo", "-R") })
-			must(t, "n0", "root", "scancel", id)
-			await(t, id, "CANCELLED")
-			eventually(t, 30*time.Second, func() bool { return nodeTrace(t, "n2") == was }, func() string { return nodeTrace(t, "n2") })
-			must(t, "n0", "root", "scontrol", "update", "NodeName=n2", "State=RESUME")
-			idle(t)
-		})
-	}
 }
 
 func TestP3BobAfterAliceSeesNothingOfHers(t *testing.T) {

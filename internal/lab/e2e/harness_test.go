@@ -28,6 +28,9 @@ const labNodes = 3
 func programs() string { return os.Getenv("ENCLAVE_BIN") }
 
 func TestMain(m *testing.M) {
+	if stage := os.Getenv(killIn); stage != "" {
+		os.Exit(killProlog(stage))
+	}
 	os.Exit(runAll(m))
 }
 
