@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/google/go-sev-guest/abi"
 	"github.com/google/uuid"
@@ -47,7 +48,7 @@ func (c Chain) der() [][]byte {
 	return out
 }
 
-// ParseCertificates reads one DER certificate, a PEM file of one or several, or the certificate
+// ParseCertificates reads DER certificates one after the other, a PEM file, or the certificate
 // table that the host hands out (GHCB 2.0, 4.1.8.1). The error is ErrNoCertificate for empty
 // input. Given to Verify, the Chain of any error fails by that error's words.
 func ParseCertificates(b []byte) (Chain, error) {
@@ -67,31 +68,41 @@ func parseCertificates(b []byte) (Chain, error) {
 	case bytes.Contains(b, []byte("-----BEGIN ")):
 		return parsePEM(b)
 	case b[0] == 0x30: // a SEQUENCE; no GUID of the table's begins so
-		cert, err := x509.ParseCertificate(b)
-		if err != nil {
-			return Chain{}, fmt.Errorf("the certificate does not parse: %w", err)
-		}
-		return Chain{}.with(cert)
+		return parseDER(b)
 	}
 	return parseTable(b)
 }
 
+// parseDER reads certificates one after the other, as openssl and cat leave them.
+func parseDER(b []byte) (Chain, error) {
+	certs, err := x509.ParseCertificates(b)
+	if err != nil {
+		return Chain{}, fmt.Errorf("the certificate does not parse: %w", err)
+	}
+	var c Chain
+	for _, cert := range certs {
+		if c, err = c.with(cert); err != nil {
+			return Chain{}, err
+		}
+	}
+	return c, nil
+}
+
 // with files a certificate under the name that it bears.
 func (c Chain) with(cert *x509.Certificate) (Chain, error) {
+	is := &c.vcek
 	switch cert.Subject.CommonName {
 	case "SEV-VCEK":
-		if c.vcek != nil {
-			return Chain{}, errors.New("two VCEKs")
-		}
-		c.vcek = cert
 	case "SEV-VLEK":
-		if c.vlek != nil {
-			return Chain{}, errors.New("two VLEKs")
-		}
-		c.vlek = cert
+		is = &c.vlek
 	default:
 		c.others = append(c.others, cert)
+		return c, nil
 	}
+	if *is != nil && !(*is).Equal(cert) {
+		return Chain{}, fmt.Errorf("two certificates of a %s", strings.TrimPrefix(cert.Subject.CommonName, "SEV-"))
+	}
+	*is = cert
 	return c, nil
 }
 
@@ -155,6 +166,9 @@ func (c Chain) withEntry(guid string, der []byte) (Chain, error) {
 		return c, nil
 	}
 	cert, err := x509.ParseCertificate(der)
+	if err != nil && (guid == abi.AskGUID || guid == abi.ArkGUID) {
+		return c, nil // never trusted, so never missed: hosts have put AMD's older format here
+	}
 	if err != nil {
 		return Chain{}, fmt.Errorf("entry %s does not parse: %w", guid, err)
 	}

@@ -20,6 +20,22 @@ func vcekOf(t testing.TB) []byte {
 	return chain.Endorsement("VCEK").Raw
 }
 
+func otherVCEK(t testing.TB) []byte {
+	t.Helper()
+	_, chain, _ := genuine(t, "the certificate of another chip is refused")
+	return chain.Endorsement("VCEK").Raw
+}
+
+// chainDER is a PEM bundle's certificates, one after the other.
+func chainDER(t testing.TB, bundle []byte) (der []byte) {
+	t.Helper()
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		der = append(der, block.Bytes...)
+	}
+	require.NotEmpty(t, der)
+	return der
+}
+
 func asPEM(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}) }
 
 func TestCertificatesInAllForms(t *testing.T) {
@@ -28,11 +44,19 @@ func TestCertificatesInAllForms(t *testing.T) {
 	roots := []byte(set.Roots[0])
 	tableOf := (&abi.CertTable{Entries: []abi.CertTableEntry{{GUID: uuid.MustParse(abi.VcekGUID), RawCert: der}}}).Marshal()
 	for name, b := range map[string][]byte{
-		"DER":                            der,
-		"PEM":                            asPEM(der),
-		"PEM with the chain":             append(asPEM(der), roots...),
-		"PEM with the chain in front":    append(bytes.Clone(roots), asPEM(der)...),
-		"the host's table":               tableOf,
+		"DER":                         der,
+		"PEM":                         asPEM(der),
+		"PEM with the chain":          append(asPEM(der), roots...),
+		"PEM with the chain in front": append(bytes.Clone(roots), asPEM(der)...),
+		"DER with the chain behind":   append(bytes.Clone(der), chainDER(t, roots)...),
+		"DER with the chain in front": append(chainDER(t, roots), der...),
+		"the same certificate twice":  append(asPEM(der), asPEM(der)...),
+		"the host's table":            tableOf,
+		"a table with entries of a host's own and a signing key in AMD's older format": (&abi.CertTable{Entries: []abi.CertTableEntry{
+			{GUID: uuid.MustParse("00000000-1111-2222-3333-444444444444"), RawCert: []byte("not ours")},
+			{GUID: uuid.MustParse(abi.AskGUID), RawCert: []byte{1, 0, 0, 0}},
+			{GUID: uuid.MustParse(abi.VcekGUID), RawCert: der},
+		}}).Marshal(),
 		"the host's table of full pages": append(bytes.Clone(tableOf), make([]byte, 4096)...),
 	} {
 		t.Run(name+" parses", func(t *testing.T) {
@@ -58,7 +82,9 @@ func TestCertificatesRefused(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"a byte behind the certificate":     append(bytes.Clone(der), 0),
 		"a certificate cut off":             der[:len(der)-1],
-		"two VCEKs":                         append(asPEM(der), asPEM(der)...),
+		"a byte behind the chain":           append(append(bytes.Clone(der), der...), 1),
+		"two VCEKs":                         append(asPEM(der), asPEM(otherVCEK(t))...),
+		"two VCEKs in DER":                  append(bytes.Clone(der), otherVCEK(t)...),
 		"a private key":                     pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}}),
 		"text in front of PEM":              append([]byte("hello\n"), asPEM(der)...),
 		"text behind PEM":                   append(asPEM(der), "hello"...),

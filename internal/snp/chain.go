@@ -6,9 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/google/go-sev-guest/verify"
@@ -106,7 +104,8 @@ func (v *verification) findPin() error {
 		if !bytes.Equal(v.cert.RawIssuer, p.intermediate.RawSubject) {
 			continue
 		}
-		if err = v.cert.CheckSignatureFrom(p.intermediate); err == nil {
+		err = v.opt.Memo.signed(p.intermediateID, v.cert.Raw, func() error { return v.cert.CheckSignatureFrom(p.intermediate) })
+		if err == nil {
 			v.pin = p
 			v.res.Simulated = p.simulated
 			return nil
@@ -132,49 +131,6 @@ func (v *verification) validity() (enclave.CheckResult, string) {
 	return pass("valid until %s", v.cert.NotAfter.UTC().Format(time.RFC3339))
 }
 
-// crl asks the root's list for the intermediate. AMD's lists are the root's, so they can't name
-// a VCEK, and every VCEK has serial number 0.
-func (v *verification) crl() (enclave.CheckResult, string) {
-	if len(v.opt.CRLs) == 0 {
-		return unknown("no CRL given")
-	}
-	root := v.pin.root
-	found := false
-	for _, l := range v.opt.CRLs {
-		if !bytes.Equal(l.RawIssuer, root.RawSubject) || l.CheckSignatureFrom(root) != nil {
-			continue
-		}
-		if v.opt.At.Before(l.ThisUpdate) || l.NextUpdate.IsZero() || v.opt.At.After(l.NextUpdate) {
-			continue
-		}
-		found = true
-		for _, e := range l.RevokedCertificateEntries {
-			if e.SerialNumber.Cmp(v.pin.intermediate.SerialNumber) == 0 {
-				return fail("%s is revoked since %s", v.issuer.commonName(), e.RevocationTime.UTC().Format(time.RFC3339))
-			}
-		}
-	}
-	if !found {
-		return fail("no CRL given is signed by %s and valid at this time", root.Subject.CommonName)
-	}
-	return pass("%s is not revoked", v.issuer.commonName())
-}
-
-// ParseCRL reads one revocation list, DER or PEM, as AMD's KDS serves it.
-func ParseCRL(b []byte) (*x509.RevocationList, error) {
-	if block, rest := pem.Decode(b); block != nil {
-		if block.Type != "X509 CRL" || len(bytes.TrimSpace(rest)) != 0 {
-			return nil, errors.New("parse CRL: not one PEM block of type X509 CRL")
-		}
-		b = block.Bytes
-	}
-	l, err := x509.ParseRevocationList(b)
-	if err != nil {
-		return nil, fmt.Errorf("parse CRL: %w", err)
-	}
-	return l, nil
-}
-
 // tcb compares all eight bytes: a VCEK is derived from the patch levels it names, and a host
 // may report older ones than it runs.
 func (v *verification) tcb() (enclave.CheckResult, string) {
@@ -193,33 +149,33 @@ func (v *verification) tcb() (enclave.CheckResult, string) {
 // will do is for the policy. A VLEK belongs to a cloud, not to a chip.
 func (v *verification) hwid() (enclave.CheckResult, string) {
 	chip := v.res.ChipID
-	if v.kind == vlek {
-		if v.ext.csp == "" || v.ext.hwid != nil {
-			return fail("the VLEK does not name its cloud provider")
-		}
+	named, err := v.ext.chip(issuer{v.issuer.product, v.kind})
+	switch {
+	case err != nil:
+		return fail("%v", err)
+	case v.kind == vlek:
 		return pass("a VLEK names no chip (%s)", v.ext.csp)
-	}
-	want := 64
-	if v.issuer.product == turin {
-		want = 8
-	}
-	if len(v.ext.hwid) != want || v.ext.csp != "" {
-		return fail("the VCEK's hardware id has %d bytes, want %d", len(v.ext.hwid), want)
-	}
-	if chip == (enclave.ChipID{}) {
+	case chip == enclave.ChipID{}:
 		return pass("CHIP_ID is masked")
 	}
-	var named enclave.ChipID
-	copy(named[:], v.ext.hwid)
 	if named != chip {
 		return fail("the VCEK is another chip's: it names %s..., the report %s...", named.String()[:16], chip.String()[:16])
 	}
 	return pass("CHIP_ID %s...", chip.String()[:16])
 }
 
+// maskChipKey is the bit of SIGNER_INFO that says that the host lets no VCEK sign.
+const maskChipKey = 1 << 1
+
 // signature accepts (r, n-s) too, as ECDSA does: it is genuine, but two reports may say the same,
 // so nothing may take the hash of a report for its identity.
 func (v *verification) signature() (enclave.CheckResult, string) {
+	if len(bytes.Trim(v.proto.GetSignature(), "\x00")) == 0 {
+		if v.proto.GetSignerInfo()&maskChipKey != 0 {
+			return fail("the report is not signed: the host masks its chip's key (MASK_CHIP_KEY)")
+		}
+		return fail("the report is not signed")
+	}
 	if err := verify.SnpReportSignature(v.report, v.cert); err != nil {
 		return fail("the %s did not sign this report: %v", v.kind, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 )
 
 // amdArc is the arc of AMD's certificate extensions (VCEK and VLEK specification, 57230).
@@ -60,11 +62,15 @@ func (e *extensions) add(id asn1.ObjectIdentifier, value []byte) error {
 	case id.Equal(asn1.ObjectIdentifier{5}):
 		return parseIA5(value, &e.csp)
 	}
-	return errors.New("unknown")
+	return nil // what AMD may add one day and does not call critical; patch levels are counted
 }
 
-// addHWID takes the identifier as AMD writes it, bare: 64 bytes, on Turin 8.
+// addHWID takes the identifier as AMD writes it, bare: 64 bytes, on Turin 8. Should AMD come to
+// write the OCTET STRING that it means, its two bytes more tell.
 func (e *extensions) addHWID(value []byte) error {
+	if n := len(value) - 2; (n == 64 || n == 8) && value[0] == asn1.TagOctetString && int(value[1]) == n {
+		value = value[2:]
+	}
 	if len(value) != 64 && len(value) != 8 {
 		return fmt.Errorf("hardware id of %d bytes", len(value))
 	}
@@ -122,4 +128,23 @@ func (e extensions) tcb(product string) (spls, error) {
 func (e extensions) isOf(product string) bool {
 	name, _, _ := strings.Cut(e.productName, "-")
 	return strings.ToLower(name) == product
+}
+
+// chip is the chip of a VCEK. A VLEK belongs to a cloud: it names that, and no chip.
+func (e extensions) chip(i issuer) (chip enclave.ChipID, err error) {
+	if i.kind == vlek {
+		if e.csp == "" || e.hwid != nil {
+			return chip, errors.New("the VLEK does not name its cloud provider")
+		}
+		return chip, nil
+	}
+	want := len(chip)
+	if i.product == turin {
+		want = 8
+	}
+	if len(e.hwid) != want || e.csp != "" {
+		return chip, fmt.Errorf("the VCEK's hardware id has %d bytes, want %d", len(e.hwid), want)
+	}
+	copy(chip[:], e.hwid)
+	return chip, nil
 }

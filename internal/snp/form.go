@@ -95,10 +95,11 @@ func signerOf(p *pb.Report) string {
 }
 
 // product asks the report's processor and the certificate's issuer, who must agree. A version 2
-// report does not name the processor: then the issuer alone says it, and the chain proves it.
+// report, or one whose firmware left the processor out, does not name it: then the issuer alone
+// says it, and the chain proves it.
 func (v *verification) product() (enclave.CheckResult, string) {
 	named := ""
-	if v.res.Version >= abi.ReportVersion3 {
+	if v.res.Version >= abi.ReportVersion3 && v.proto.GetCpuid1EaxFms() != 0 {
 		product, part, err := partOf(v.report[0x188], v.report[0x189], v.report[0x18a])
 		if err != nil {
 			return fail("the report's processor %v", err)
@@ -108,7 +109,7 @@ func (v *verification) product() (enclave.CheckResult, string) {
 	}
 	if v.cert == nil {
 		if named == "" {
-			return unknown("a version 2 report does not name its product, and there is no certificate that does")
+			return unknown("the report, of version %d, does not name its product, and there is no certificate that does", v.res.Version)
 		}
 		return pass("%s, as the report says", v.res.Part)
 	}

@@ -21,6 +21,8 @@ const (
 	zen5c  = "zen5c" // Turin Dense
 )
 
+func products() []string { return []string{milan, genoa, turin} }
+
 // kind is which of a processor's two keys signed.
 type kind string
 
@@ -90,9 +92,10 @@ func splsOf(tcb uint64) (s spls) {
 	return s
 }
 
-// tcbOf names the parts. Turin moved them: byte 0 is the FMC, and the other three follow it.
-func tcbOf(product string, tcb uint64) enclave.TCB {
-	s := splsOf(tcb)
+func tcbOf(product string, tcb uint64) enclave.TCB { return splsOf(tcb).of(product) }
+
+// of names the parts. Turin moved them: byte 0 is the FMC, and the other three follow it.
+func (s spls) of(product string) enclave.TCB {
 	if product == turin {
 		return enclave.TCB{FMC: s[0], Bootloader: s[1], TEE: s[2], SNP: s[3], Microcode: s[7]}
 	}

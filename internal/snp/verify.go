@@ -20,6 +20,7 @@ type Options struct {
 	Roots Roots
 	At    time.Time              // the verifier's clock; the zero time is refused
 	CRLs  []*x509.RevocationList // of any products; none: the check crl is unknown
+	Memo  *Memo                  // of signatures above the report's; nil: each is verified again
 }
 
 // Result is what Verify found. Its fields come from the report and are hearsay until Genuine.

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-sev-guest/abi"
-	pb "github.com/google/go-sev-guest/proto/sevsnp"
-	"github.com/google/go-sev-guest/verify"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -50,20 +48,6 @@ func amd(t *testing.T) snp.Roots {
 	roots, err := snp.AMDRoots()
 	require.NoError(t, err)
 	return roots
-}
-
-// oracle is go-sev-guest's own verdict; judged is false where it can't judge (attestation.md, 0).
-func oracle(report, cert []byte, product string, at time.Time) (judged bool, verdict error) {
-	if product != "milan" && product != "genoa" || len(report) != snp.ReportSize {
-		return false, nil
-	}
-	p, err := abi.ReportToProto(report)
-	if err != nil {
-		return true, err
-	}
-	opt := verify.DefaultOptions()
-	opt.DisableCertFetching, opt.Now = true, at
-	return true, verify.SnpAttestation(&pb.Attestation{Report: p, CertificateChain: &pb.CertificateChain{VcekCert: cert}}, opt)
 }
 
 func TestCorpusOfRealReports(t *testing.T) {
@@ -107,9 +91,7 @@ func TestCorpusOfRealReports(t *testing.T) {
 					assert.Equal(t, enclave.CheckPass, c.Result, "%s: %s", c.Name, c.Reason)
 				}
 			}
-			if judged, verdict := oracle(report, cert, product, at); judged && signer == "VCEK" {
-				assert.NoError(t, verdict, "the library alone accepts it too")
-			}
+			oracle{}.compare(t, report, cert, at, res)
 		})
 	}
 }
@@ -133,9 +115,8 @@ func TestCorpusOfChangedReports(t *testing.T) {
 				t.Logf("%s: %s", firstFailed(res).Name, firstFailed(res).Reason)
 				require.NotEmpty(t, firstFailed(res).Reason)
 			}
-			product, _, _ := strings.Cut(name, "-")
-			if judged, verdict := oracle(report, cert, product, corpusNow()); judged {
-				assert.Equal(t, verdict == nil, res.Genuine, "the library alone says %v", verdict)
+			if name != "forged-root-chain-in-table" { // it is asked about one certificate, not about a table
+				oracle{}.compare(t, report, cert, corpusNow(), res)
 			}
 		})
 	}

@@ -2,9 +2,7 @@ package snp_test
 
 import (
 	"bytes"
-	"crypto/x509"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -161,58 +159,4 @@ func TestJoinedRootsKeepTheSimulatedMark(t *testing.T) {
 		assert.True(t, res.Debug, "and its guest may be debugged: appraisal refuses it")
 	}
 	assert.False(t, snp.Verify(testdata.AttestationBytes[:snp.ReportSize], chain, snp.Options{Roots: amd, At: opt.At}).Simulated)
-}
-
-func TestRevocationList(t *testing.T) {
-	h, err := attesttest.NewHierarchy(t.TempDir(), attesttest.SmallKeys())
-	require.NoError(t, err)
-	other, err := attesttest.NewHierarchy(t.TempDir(), attesttest.SmallKeys())
-	require.NoError(t, err)
-	chip, err := h.Chip("n1")
-	require.NoError(t, err)
-	report, err := chip.Signed(chip.Report([64]byte{1}))
-	require.NoError(t, err)
-	chain, err := snp.ParseCertificates(chip.Certificate)
-	require.NoError(t, err)
-	roots, err := snp.TestRoots(h.Roots())
-	require.NoError(t, err)
-	now := time.Now()
-	list := func(h *attesttest.Hierarchy, from, to time.Duration, revoked bool) *x509.RevocationList {
-		b, err := h.CRL(now.Add(from), now.Add(to), revoked)
-		require.NoError(t, err)
-		l, err := snp.ParseCRL(b)
-		require.NoError(t, err)
-		return l
-	}
-	for name, tt := range map[string]struct {
-		crls []*x509.RevocationList
-		want enclave.CheckResult
-	}{
-		"no list leaves the question open":  {nil, enclave.CheckUnknown},
-		"a list without the key passes":     {[]*x509.RevocationList{list(other, -1, 1e12, true), list(h, -1e12, 1e12, false)}, enclave.CheckPass},
-		"a revoked key is refused":          {[]*x509.RevocationList{list(h, -1e12, 1e12, true)}, enclave.CheckFail},
-		"a stale list is refused":           {[]*x509.RevocationList{list(h, -2e12, -1e12, false)}, enclave.CheckFail},
-		"a list of the future is refused":   {[]*x509.RevocationList{list(h, 1e12, 2e12, false)}, enclave.CheckFail},
-		"a list of another root is refused": {[]*x509.RevocationList{list(other, -1e12, 1e12, false)}, enclave.CheckFail},
-	} {
-		t.Run(name, func(t *testing.T) {
-			res := snp.Verify(report, chain, snp.Options{Roots: roots, At: now, CRLs: tt.crls})
-			assert.Equal(t, tt.want, res.Checks[7].Result, res.Checks[7].Reason)
-			assert.Equal(t, tt.want != enclave.CheckFail, res.Genuine)
-		})
-	}
-}
-
-func TestVerifyIsSafeForManyGoroutines(t *testing.T) {
-	report, chain, opt := genuine(t, "milan version 2 is genuine")
-	var wg sync.WaitGroup
-	results := make([]snp.Result, 32)
-	for i := range results {
-		wg.Go(func() { results[i] = snp.Verify(report, chain, opt) })
-	}
-	wg.Wait()
-	for _, res := range results {
-		assert.True(t, res.Genuine)
-		assert.Equal(t, results[0], res)
-	}
 }

@@ -49,7 +49,11 @@ type Validity struct{ NotBefore, NotAfter time.Time }
 // NewChip makes a chip with a new key and certificate, in memory only. The zero Validity is
 // AMD's seven years from now.
 func (h *Hierarchy) NewChip(id enclave.ChipID, tcb enclave.TCB, v Validity) (*Chip, error) {
-	if h.product == "Turin" { // its identifier has 8 bytes
+	signer := "SEV-VCEK"
+	switch {
+	case h.vlek:
+		id, signer = enclave.ChipID{}, "SEV-VLEK"
+	case h.product == "Turin": // its identifier has 8 bytes
 		clear(id[8:])
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
@@ -66,7 +70,7 @@ func (h *Hierarchy) NewChip(id enclave.ChipID, tcb enclave.TCB, v Validity) (*Ch
 		return nil, fmt.Errorf("make chip: %w", err)
 	}
 	cert, err := sign(&x509.Certificate{
-		SignatureAlgorithm: x509.SHA384WithRSAPSS, SerialNumber: new(big.Int), Subject: name("SEV-VCEK"),
+		SignatureAlgorithm: x509.SHA384WithRSAPSS, SerialNumber: new(big.Int), Subject: name(signer),
 		NotBefore: v.NotBefore, NotAfter: v.NotAfter, ExtraExtensions: ext,
 	}, h.askCert, &key.PublicKey, h.ask)
 	if err != nil {
@@ -137,8 +141,12 @@ func (c *Chip) Table() []byte {
 	entry := func(guid string, der []byte) abi.CertTableEntry {
 		return abi.CertTableEntry{GUID: uuid.MustParse(guid), RawCert: bytes.Clone(der)}
 	}
+	guid := abi.VcekGUID
+	if c.hierarchy.vlek {
+		guid = abi.VlekGUID
+	}
 	t := abi.CertTable{Entries: []abi.CertTableEntry{
-		entry(abi.VcekGUID, c.Certificate),
+		entry(guid, c.Certificate),
 		entry(abi.AskGUID, c.hierarchy.askCert.Raw),
 		entry(abi.ArkGUID, c.hierarchy.arkCert.Raw),
 	}}
@@ -167,6 +175,10 @@ func (h *Hierarchy) extensions(id enclave.ChipID, tcb enclave.TCB) ([]pkix.Exten
 			return nil, err
 		}
 		ext = append(ext, pkix.Extension{Id: arc(3, s[0]), Value: v})
+	}
+	if h.vlek {
+		cloud, err := asn1.MarshalWithParams("CN=lab.slurm-enclave.invalid", "ia5")
+		return append(ext, pkix.Extension{Id: arc(5), Value: cloud}), err
 	}
 	return append(ext, pkix.Extension{Id: arc(4), Value: hwid}), nil
 }

@@ -21,6 +21,7 @@ import (
 type Hierarchy struct {
 	dir      string
 	product  string // Milan, Genoa, Turin
+	vlek     bool   // its chips sign with a cloud's key
 	ark, ask *rsa.PrivateKey
 	arkCert  *x509.Certificate
 	askCert  *x509.Certificate
@@ -29,6 +30,7 @@ type Hierarchy struct {
 type options struct {
 	product string
 	bits    int
+	vlek    bool
 }
 
 // Option changes how a new hierarchy is made.
@@ -36,6 +38,9 @@ type Option func(*options)
 
 // Product makes a hierarchy of Genoa or Turin; the default is Milan.
 func Product(name string) Option { return func(o *options) { o.product = name } }
+
+// VLEK makes a hierarchy whose chips sign with the key of a cloud, which names no chip.
+func VLEK() Option { return func(o *options) { o.vlek = true } }
 
 // SmallKeys makes RSA keys of 2048 bits in place of AMD's 4096: tests that make a hierarchy each
 // would otherwise spend their time on it.
@@ -89,7 +94,7 @@ func LoadHierarchy(dir string) (*Hierarchy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load test hierarchy: %w", err)
 	}
-	h.product = strings.TrimPrefix(h.askCert.Subject.CommonName, "SEV-")
+	h.product, h.vlek = strings.CutPrefix(strings.TrimPrefix(h.askCert.Subject.CommonName, "SEV-"), "VLEK-")
 	return h, nil
 }
 
@@ -100,17 +105,26 @@ func (h *Hierarchy) Roots() []byte {
 
 // CRL is a revocation list of the root, in DER; it revokes the intermediate if asked to.
 func (h *Hierarchy) CRL(thisUpdate, nextUpdate time.Time, revoked bool) ([]byte, error) {
-	l := &x509.RevocationList{
-		SignatureAlgorithm: x509.SHA384WithRSAPSS, Number: big.NewInt(1),
-		ThisUpdate: thisUpdate, NextUpdate: nextUpdate,
-	}
+	l := &x509.RevocationList{ThisUpdate: thisUpdate, NextUpdate: nextUpdate}
 	if revoked {
 		l.RevokedCertificateEntries = []x509.RevocationListEntry{
 			{SerialNumber: h.askCert.SerialNumber, RevocationTime: thisUpdate},
 		}
 	}
+	return h.Revocations(l)
+}
+
+// Revocations is a list of the root with any entries and extensions, in DER.
+func (h *Hierarchy) Revocations(l *x509.RevocationList) ([]byte, error) {
+	l.SignatureAlgorithm = x509.SHA384WithRSAPSS
+	if l.Number == nil {
+		l.Number = big.NewInt(1)
+	}
 	return x509.CreateRevocationList(rand.Reader, l, h.arkCert, h.ark)
 }
+
+// Serial is the serial number of the intermediate.
+func (h *Hierarchy) Serial() *big.Int { return new(big.Int).Set(h.askCert.SerialNumber) }
 
 // name spells a subject as AMD does, but for the organization.
 func name(cn string) pkix.Name {
@@ -121,7 +135,11 @@ func name(cn string) pkix.Name {
 }
 
 func generate(o options) (*Hierarchy, error) {
-	h := &Hierarchy{product: o.product}
+	h := &Hierarchy{product: o.product, vlek: o.vlek}
+	intermediate := "SEV-" + o.product
+	if o.vlek {
+		intermediate = "SEV-VLEK-" + o.product
+	}
 	var err error
 	if h.ark, err = rsa.GenerateKey(rand.Reader, o.bits); err != nil {
 		return nil, err
@@ -139,7 +157,7 @@ func generate(o options) (*Hierarchy, error) {
 		return nil, err
 	}
 	ask := &x509.Certificate{
-		SignatureAlgorithm: x509.SHA384WithRSAPSS, SerialNumber: big.NewInt(65537), Subject: name("SEV-" + o.product),
+		SignatureAlgorithm: x509.SHA384WithRSAPSS, SerialNumber: big.NewInt(65537), Subject: name(intermediate),
 		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(25, 0, 0), IsCA: true, BasicConstraintsValid: true,
 		MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
 	}

@@ -19,6 +19,9 @@ const (
 	PolicyDebug    = 1 << 19
 )
 
+// signerVLEK is SIGNER_INFO of a report that a VLEK signs.
+const signerVLEK = 1 << 2
+
 // Report is every field of a report, versions 2 to 5.
 type Report struct {
 	Version, GuestSVN                                uint32
@@ -52,6 +55,9 @@ func (c *Chip) Report(reportData [64]byte) Report {
 		ReportData: reportData, Measurement: LabMeasurement(), ReportID: [32]byte(c.ID[32:]), ChipID: c.ID,
 		Family: 0x19, Model: 0x01, Stepping: 1, CurrentTCB: tcb, ReportedTCB: tcb, CommittedTCB: tcb, LaunchTCB: tcb,
 		CurrentFirmware: [3]byte{29, 55, 1}, CommittedFirmware: [3]byte{29, 55, 1},
+	}
+	if c.hierarchy.vlek {
+		r.SignerInfo = signerVLEK
 	}
 	switch c.hierarchy.product {
 	case "Genoa":
