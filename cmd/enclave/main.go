@@ -27,12 +27,17 @@ func main() {
 func run(log *logrus.Logger) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := cli.NewRootCommand(os.Stdout, os.Stderr, release.Version, open, cli.NewNodeCommand(node()), cli.NewHostCommand(host(log))).ExecuteContext(ctx)
+	err := cli.NewRootCommand(os.Stdout, os.Stderr, release.Version, open,
+		cli.NewNodeCommand(node()), cli.NewHostCommand(host(log)), cli.NewOkCommand(facts)).ExecuteContext(ctx)
 	if err == nil {
 		return cli.ExitOK
 	}
+	exit, ok := errors.AsType[*cli.ExitError](err)
+	if ok && exit.Err == nil {
+		return exit.Code
+	}
 	log.Error(err)
-	if exit, ok := errors.AsType[*cli.ExitError](err); ok {
+	if ok {
 		return exit.Code
 	}
 	return cli.ExitFailure

@@ -5,6 +5,8 @@
 // 1; the program's main prints the error and exits.
 package cli
 
+import "fmt"
+
 // The exit statuses of all commands.
 const (
 	ExitOK      = 0
@@ -17,12 +19,18 @@ const (
 	ExitMissing = 7 // not found
 )
 
-// ExitError is an error with the exit status that it stands for.
+// ExitError is an error with the exit status that it stands for. Err is nil where the command
+// has printed all there is to say; the program then ends without a word.
 type ExitError struct {
 	Code int
 	Err  error
 }
 
-func (e *ExitError) Error() string { return e.Err.Error() }
+func (e *ExitError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("exit status %d", e.Code)
+	}
+	return e.Err.Error()
+}
 
 func (e *ExitError) Unwrap() error { return e.Err }

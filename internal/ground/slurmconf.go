@@ -34,13 +34,31 @@ type Settings struct {
 // are the defaults beside the given path.
 func ReadSettings(files Files, conf string) (Settings, *enclave.Refusal) {
 	s := Settings{Plugstack: path.Join(path.Dir(conf), "plugstack.conf"), Plugins: DefaultPluginDirs()}
-	if err := s.read(files, conf, path.Dir(conf), 0); err != nil {
-		return Settings{}, broken(CodeUnread, "plugstack", "correct slurm.conf", "%v", err)
+	values, refusal := ReadValues(files, conf)
+	if refusal != nil {
+		return Settings{}, refusal
+	}
+	if v := values["plugstackconfig"]; v != "" {
+		s.Plugstack = v
+	}
+	if v := values["plugindir"]; v != "" {
+		s.Plugins = PluginDirs{Dirs: strings.Split(v, ":")}
 	}
 	return s, nil
 }
 
-func (s *Settings) read(files Files, name, dir string, depth int) error {
+// ReadValues gives the settings of slurm.conf and what it includes, names in lower case, each
+// value up to its first space. Of a line of several (NodeName=..., PartitionName=...) it has the
+// first alone. One that is set to nothing counts as not set there.
+func ReadValues(files Files, conf string) (map[string]string, *enclave.Refusal) {
+	values := map[string]string{}
+	if err := readValues(values, files, conf, path.Dir(conf), 0); err != nil {
+		return nil, broken(CodeUnread, "plugstack", "correct slurm.conf", "%v", err)
+	}
+	return values, nil
+}
+
+func readValues(values map[string]string, files Files, name, dir string, depth int) error {
 	if depth > includeLimit {
 		return fmt.Errorf("%s: more than %d includes in each other", name, includeLimit)
 	}
@@ -61,7 +79,7 @@ func (s *Settings) read(files Files, name, dir string, depth int) error {
 			if !path.IsAbs(next) {
 				next = path.Join(dir, next)
 			}
-			if err := s.read(files, next, dir, depth+1); err != nil {
+			if err := readValues(values, files, next, dir, depth+1); err != nil {
 				return err
 			}
 			continue
@@ -71,12 +89,8 @@ func (s *Settings) read(files Files, name, dir string, depth int) error {
 			continue
 		}
 		value, _, _ = strings.Cut(strings.TrimSpace(value), " ")
-		value = strings.Trim(value, `"`)
-		switch {
-		case strings.EqualFold(strings.TrimSpace(key), "PlugStackConfig") && value != "":
-			s.Plugstack = value
-		case strings.EqualFold(strings.TrimSpace(key), "PluginDir") && value != "":
-			s.Plugins = PluginDirs{Dirs: strings.Split(value, ":")}
+		if value = strings.Trim(value, `"`); value != "" {
+			values[strings.ToLower(strings.TrimSpace(key))] = value
 		}
 	}
 	return nil
