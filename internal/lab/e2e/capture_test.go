@@ -68,10 +68,15 @@ func packetSocket(t *testing.T) int {
 	return fd
 }
 
-// inLab runs f on a thread in the lab's network namespace; the thread ends with it.
+// inLab runs f in the lab's network namespace, which holds the switch.
 func inLab(t *testing.T, f func() error) {
 	t.Helper()
-	path := fmt.Sprintf("/proc/%d/ns/net", state(t).Supervisor)
+	inNamespace(t, fmt.Sprintf("/proc/%d/ns/net", state(t).Supervisor), f)
+}
+
+// inNamespace runs f on a thread of its own, which ends with it.
+func inNamespace(t *testing.T, path string, f func() error) {
+	t.Helper()
 	errs := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread

@@ -157,7 +157,7 @@ func TestP5ScancelDuringABarrierFreesTheNodes(t *testing.T) {
 		func() string { return "no prolog on n1" })
 	time.Sleep(time.Second)
 	must(t, "login", "alice", "scancel", id)
-	eventually(t, 8*time.Second, func() bool {
+	eventually(t, 5*time.Second, func() bool {
 		out := must(t, "n0", "root", "sinfo", "-h", "-N", "-n", "n1,n2", "-o", "%T")
 		return !strings.Contains(strings.ReplaceAll(out, "idle", ""), "l") // no "alloc", no "completing"
 	}, func() string { return must(t, "n0", "root", "sinfo", "-N", "-l") })
