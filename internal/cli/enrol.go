@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,16 +72,17 @@ func configOf(c *cobra.Command) string {
 
 func (m Machine) enrolCommand() *cobra.Command {
 	var request bool
-	var chip string
+	var id machineID
 	c := nodeCommand("enrol [NODE]", "Make this node known, or say yes to one that wants to be", cobra.MaximumNArgs(1))
 	c.Flags().BoolVar(&request, "request", false, "on the node: make key and report, and wait for the admin")
-	c.Flags().StringVar(&chip, "chip", "", "on the controller: the chip that the node must have, in place of the question")
+	c.Flags().StringVar(&id.chip, "chip", "", "on the controller: the chip that the node must have, in place of the question")
+	c.Flags().StringVar(&id.report, "report-id", "", "the same, where the host masks the chip: the report id that the node shows")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		switch {
-		case request && len(args) == 0 && chip == "":
+		case request && len(args) == 0 && id == machineID{}:
 			return m.request(c.Context(), configOf(c), c.OutOrStdout())
 		case !request && len(args) == 1:
-			return m.approve(c.Context(), configOf(c), c.OutOrStdout(), args[0], chip)
+			return m.approve(c.Context(), configOf(c), c.OutOrStdout(), args[0], id)
 		}
 		return &ExitError{ExitUsage, errors.New("want --request on the node, or NODE on the controller")}
 	}
@@ -103,7 +105,7 @@ func (m Machine) adminCommand(name, short string, f func(Registrar, context.Cont
 }
 
 // approve shows what is pending and takes the admin's yes: --chip in scripts, else a word.
-func (m Machine) approve(ctx context.Context, config string, out io.Writer, node, chip string) error {
+func (m Machine) approve(ctx context.Context, config string, out io.Writer, node string, want machineID) error {
 	r, err := m.Registrar(config)
 	if err != nil {
 		return &ExitError{ExitUnknown, err}
@@ -112,45 +114,57 @@ func (m Machine) approve(ctx context.Context, config string, out io.Writer, node
 	if err != nil {
 		return asked(err)
 	}
-	p, err := choose(all, node, chip)
+	p, err := choose(all, node, want)
 	if err != nil {
 		return err
 	}
 	if err = printText(out, PendingScreen(p)); err != nil {
 		return err
 	}
-	if chip == "" && !m.yes(out) {
+	if want == (machineID{}) && !m.yes(out, p) {
 		return &ExitError{ExitDenied, errors.New("not enrolled")}
 	}
-	err = r.EnrolApprove(ctx, api.ApproveRequest{Node: p.Node, Fingerprint: p.Fingerprint, ChipID: p.ChipID})
+	err = r.EnrolApprove(ctx, api.ApproveRequest{Node: p.Node, Fingerprint: p.Fingerprint, ChipID: p.ChipID, ReportID: p.ReportID})
 	if err != nil {
 		return asked(err)
 	}
 	return printText(out, "enrolled "+printable(p.Node)+"\n")
 }
 
+// machineID is how an admin names the machine in a script.
+type machineID struct{ chip, report string }
+
+func (id machineID) is(p api.PendingEnrol) bool {
+	return (id.chip == "" || strings.EqualFold(p.ChipID, id.chip)) && (id.report == "" || strings.EqualFold(p.ReportID, id.report)) &&
+		(p.ReportID == "" || id.report != "" || id == machineID{}) // zeros name no machine
+}
+
 // choose finds the one wish that is meant. Where several are pending for a node only a chip says
 // which: a stranger may have asked in its name.
-func choose(all []api.PendingEnrol, node, chip string) (api.PendingEnrol, error) {
+func choose(all []api.PendingEnrol, node string, id machineID) (api.PendingEnrol, error) {
 	var found []api.PendingEnrol
 	for _, p := range all {
-		if p.Node == node && (chip == "" || strings.EqualFold(p.ChipID, chip)) {
+		if p.Node == node && id.is(p) {
 			found = append(found, p)
 		}
 	}
 	switch {
-	case len(found) == 0 && chip != "":
-		return api.PendingEnrol{}, &ExitError{ExitMissing, fmt.Errorf("no enrolment of %s with this chip is pending", printable(node))}
+	case len(found) == 0 && id != machineID{}:
+		return api.PendingEnrol{}, &ExitError{ExitMissing, fmt.Errorf("no enrolment of %s with this chip or report id is pending", printable(node))}
 	case len(found) == 0:
 		return api.PendingEnrol{}, &ExitError{ExitMissing, fmt.Errorf("no enrolment of %s is pending: run enclave node enrol --request there", printable(node))}
-	case len(found) > 1 && chip == "":
-		return api.PendingEnrol{}, &ExitError{ExitUnknown, fmt.Errorf("%d enrolments of %s are pending: say which with --chip", len(found), printable(node))}
+	case len(found) > 1 && id == machineID{}:
+		return api.PendingEnrol{}, &ExitError{ExitUnknown, fmt.Errorf("%d enrolments of %s are pending: say which with --chip or --report-id", len(found), printable(node))}
 	}
 	return found[len(found)-1], nil
 }
 
-func (m Machine) yes(out io.Writer) bool {
-	if err := printText(out, "Is this the chip of that machine? Type yes: "); err != nil {
+func (m Machine) yes(out io.Writer, p api.PendingEnrol) bool {
+	question := "Is this the chip of that machine? Type yes: "
+	if p.ReportID != "" {
+		question = "The host masks the chip. Is this the report id that the node itself shows? Type yes: "
+	}
+	if err := printText(out, question); err != nil {
 		return false
 	}
 	line, err := bufio.NewReader(io.LimitReader(m.In, 64)).ReadString('\n')
@@ -165,15 +179,25 @@ func PendingScreen(p api.PendingEnrol) string {
 	}
 	lines := [][2]string{
 		{"NODE", p.Node},
-		{"CHIP", p.ChipID},
+		{"CHIP", chipText(p)},
 		{"KEY", p.Fingerprint.String()},
 		{"PRODUCT", or(p.Result.Product, "-")},
 		{"FROM", p.From},
 		{"SINCE", instant(&p.At)},
+	}
+	if p.ReportID != "" {
+		lines = slices.Insert(lines, 2, [2]string{"REPORT ID", p.ReportID})
 	}
 	if p.Replaces != "" {
 		lines = append(lines, [2]string{"REPLACES CHIP", p.Replaces})
 	}
 	fields(&b, lines)
 	return clean(b.String())
+}
+
+func chipText(p api.PendingEnrol) string {
+	if p.ReportID != "" {
+		return "masked by the host: the report id stands for it, until the guest is started anew"
+	}
+	return p.ChipID
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/snp"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/pki"
 )
@@ -38,7 +39,7 @@ func (m Machine) request(ctx context.Context, config string, out io.Writer) erro
 	if err != nil {
 		return asked(err)
 	}
-	err = printText(out, fmt.Sprintf("NODE  %s\nKEY   %s\nwaiting for the admin: enclave node enrol %s\n", printable(node), ticket.Fingerprint, printable(node)))
+	err = printText(out, fmt.Sprintf("NODE  %s\nKEY   %s\n%swaiting for the admin: enclave node enrol %s\n", printable(node), ticket.Fingerprint, machineLine(wish.Evidence.Report), printable(node)))
 	if err != nil {
 		return err
 	}
@@ -50,6 +51,18 @@ func (m Machine) request(ctx context.Context, config string, out io.Writer) erro
 		return fmt.Errorf("store certificate: %w", err)
 	}
 	return printText(out, "enrolled\n")
+}
+
+// machineLine is what the admin compares: the chip, or what stands for it where the host masks it.
+func machineLine(report []byte) string {
+	r := snp.Verify(report, snp.Chain{}, snp.Options{}) // for its fields: it trusts nobody
+	switch {
+	case r.Version == 0:
+		return ""
+	case r.ChipID == enclave.ChipID{}:
+		return fmt.Sprintf("ID    %s (report id: the host masks the chip)\n", enclave.Digest(r.ReportID))
+	}
+	return fmt.Sprintf("CHIP  %s\n", r.ChipID)
 }
 
 // wish makes key, request and report. The sealing key is thrown away: the claim has no empty

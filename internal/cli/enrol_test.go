@@ -46,7 +46,7 @@ func (r *registry) EnrolStatus(context.Context, api.EnrolStatusRequest) (api.Enr
 func (r *registry) PendingEnrols(context.Context) ([]api.PendingEnrol, error) { return r.pending, nil }
 
 func (r *registry) EnrolApprove(_ context.Context, q api.ApproveRequest) error {
-	r.enrolled = q.Node + " " + q.ChipID
+	r.enrolled = strings.TrimSpace(q.Node + " " + q.ChipID + " " + q.ReportID)
 	return nil
 }
 
@@ -93,6 +93,13 @@ func wish(chip string) api.PendingEnrol {
 	}
 }
 
+// masked is the wish of a node whose host masks CHIP_ID.
+func masked(id string) api.PendingEnrol {
+	p := wish("00")
+	p.ReportID = strings.Repeat(id, 32)
+	return p
+}
+
 func TestANodeStoresItsKeyOnceTheAdminSaidYes(t *testing.T) {
 	t.Parallel()
 	var stored tls.Certificate
@@ -112,7 +119,7 @@ func TestANodeStoresItsKeyOnceTheAdminSaidYes(t *testing.T) {
 
 func TestTheAdminSaysYesToOneChip(t *testing.T) {
 	t.Parallel()
-	chip := strings.Repeat("ab", 64)
+	chip, zeros, id := strings.Repeat("ab", 64), strings.Repeat("0", 128), strings.Repeat("ef", 32)
 	for name, c := range map[string]struct {
 		pending  []api.PendingEnrol
 		in       string
@@ -120,17 +127,22 @@ func TestTheAdminSaysYesToOneChip(t *testing.T) {
 		exit     int
 		enrolled string
 	}{
-		"yes in words":               {[]api.PendingEnrol{wish("ab")}, "yes\n", []string{"n1"}, 0, "n1 " + chip},
-		"no in words":                {[]api.PendingEnrol{wish("ab")}, "no\n", []string{"n1"}, cli.ExitDenied, ""},
-		"yes without an end of line": {[]api.PendingEnrol{wish("ab")}, "yes", []string{"n1"}, cli.ExitDenied, ""},
-		"the chip":                   {[]api.PendingEnrol{wish("ab")}, "", []string{"n1", "--chip", strings.ToUpper(chip)}, 0, "n1 " + chip},
-		"another chip":               {[]api.PendingEnrol{wish("cd")}, "", []string{"n1", "--chip", chip}, cli.ExitMissing, ""},
-		"nobody asked":               {nil, "yes\n", []string{"n1"}, cli.ExitMissing, ""},
-		"another node asked":         {[]api.PendingEnrol{wish("ab")}, "yes\n", []string{"n2"}, cli.ExitMissing, ""},
-		"two asked in one name":      {[]api.PendingEnrol{wish("ab"), wish("cd")}, "yes\n", []string{"n1"}, cli.ExitUnknown, ""},
-		"two asked, one has it":      {[]api.PendingEnrol{wish("ab"), wish("cd")}, "", []string{"n1", "--chip", chip}, 0, "n1 " + chip},
-		"both sides at once":         {nil, "", []string{"n1", "--request"}, cli.ExitUsage, ""},
-		"no side":                    {nil, "", nil, cli.ExitUsage, ""},
+		"yes in words":                        {[]api.PendingEnrol{wish("ab")}, "yes\n", []string{"n1"}, 0, "n1 " + chip},
+		"no in words":                         {[]api.PendingEnrol{wish("ab")}, "no\n", []string{"n1"}, cli.ExitDenied, ""},
+		"yes without an end of line":          {[]api.PendingEnrol{wish("ab")}, "yes", []string{"n1"}, cli.ExitDenied, ""},
+		"the chip":                            {[]api.PendingEnrol{wish("ab")}, "", []string{"n1", "--chip", strings.ToUpper(chip)}, 0, "n1 " + chip},
+		"another chip":                        {[]api.PendingEnrol{wish("cd")}, "", []string{"n1", "--chip", chip}, cli.ExitMissing, ""},
+		"nobody asked":                        {nil, "yes\n", []string{"n1"}, cli.ExitMissing, ""},
+		"another node asked":                  {[]api.PendingEnrol{wish("ab")}, "yes\n", []string{"n2"}, cli.ExitMissing, ""},
+		"two asked in one name":               {[]api.PendingEnrol{wish("ab"), wish("cd")}, "yes\n", []string{"n1"}, cli.ExitUnknown, ""},
+		"two asked, one has it":               {[]api.PendingEnrol{wish("ab"), wish("cd")}, "", []string{"n1", "--chip", chip}, 0, "n1 " + chip},
+		"a masked chip, yes in words":         {[]api.PendingEnrol{masked("ef")}, "yes\n", []string{"n1"}, 0, "n1 " + zeros + " " + id},
+		"a masked chip, by its report id":     {[]api.PendingEnrol{masked("ef"), masked("aa")}, "", []string{"n1", "--report-id", id}, 0, "n1 " + zeros + " " + id},
+		"a masked chip, by its zeros":         {[]api.PendingEnrol{masked("ef")}, "", []string{"n1", "--chip", zeros}, cli.ExitMissing, ""},
+		"a masked chip, by another report id": {[]api.PendingEnrol{masked("aa")}, "", []string{"n1", "--report-id", id}, cli.ExitMissing, ""},
+		"a report id where chips have names":  {[]api.PendingEnrol{wish("ab")}, "", []string{"n1", "--report-id", id}, cli.ExitMissing, ""},
+		"both sides at once":                  {nil, "", []string{"n1", "--request"}, cli.ExitUsage, ""},
+		"no side":                             {nil, "", nil, cli.ExitUsage, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -192,9 +192,14 @@ func (b *books) Policy(name string) (enclave.Digest, error) {
 	return b.now.Load().appraisal.Policy(name)
 }
 
+// Text is verifier.Appraiser's.
+func (b *books) Text(d enclave.Digest) (string, error) {
+	return b.now.Load().appraisal.Text(d)
+}
+
 // Appraise is verifier.Appraiser's.
-func (b *books) Appraise(policy string, e enclave.Evidence, c claim.Claim, chip string) enclave.AttestationResult {
-	return b.now.Load().appraisal.Appraise(policy, e, c, chip)
+func (b *books) Appraise(r verifier.Rules, e enclave.Evidence, c claim.Claim, m verifier.Machine) enclave.AttestationResult {
+	return b.now.Load().appraisal.Appraise(r, e, c, m)
 }
 
 // Identify is verifier.Appraiser's.

@@ -14,6 +14,7 @@ import (
 type Enrolment struct {
 	Node        string
 	Chip        string // 128 hexadecimal digits, all zero when masked
+	ReportID    string // then 64 hexadecimal digits, else empty
 	Fingerprint enclave.Digest
 	Certificate []byte // X.509, DER
 	By          uint32 // the admin's uid
@@ -30,8 +31,8 @@ func (l *Ledger) Enrol(ctx context.Context, e Enrolment) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "INSERT INTO enrolments (node, chip, fingerprint, certificate, by, at) VALUES (?,?,?,?,?,?)",
-			e.Node, e.Chip, e.Fingerprint.String(), e.Certificate, e.By, millis(e.At))
+		_, err = tx.ExecContext(ctx, "INSERT INTO enrolments (node, chip, report_id, fingerprint, certificate, by, at) VALUES (?,?,?,?,?,?,?)",
+			e.Node, e.Chip, e.ReportID, e.Fingerprint.String(), e.Certificate, e.By, millis(e.At))
 		return err
 	})
 	if err != nil {
@@ -76,7 +77,7 @@ func (l *Ledger) Enrolments(ctx context.Context, node string) ([]Enrolment, erro
 }
 
 func (l *Ledger) enrolments(ctx context.Context, where string, args ...any) ([]Enrolment, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT node, chip, fingerprint, certificate, by, at, revoked, coalesce(why, '') FROM enrolments "+where, args...) // #nosec G202 -- where is one of our own constants
+	rows, err := l.db.QueryContext(ctx, "SELECT node, chip, report_id, fingerprint, certificate, by, at, revoked, coalesce(why, '') FROM enrolments "+where, args...) // #nosec G202 -- where is one of our own constants
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +87,7 @@ func (l *Ledger) enrolments(ctx context.Context, where string, args ...any) ([]E
 		var fingerprint string
 		var at int64
 		var revoked sql.NullInt64
-		bad := rows.Scan(&e.Node, &e.Chip, &fingerprint, &e.Certificate, &e.By, &at, &revoked, &e.Why)
+		bad := rows.Scan(&e.Node, &e.Chip, &e.ReportID, &fingerprint, &e.Certificate, &e.By, &at, &revoked, &e.Why)
 		bad = errors.Join(bad, e.Fingerprint.UnmarshalText([]byte(fingerprint)))
 		e.At, e.Revoked = time.UnixMilli(at).UTC(), instant(revoked)
 		out = append(out, e)

@@ -60,5 +60,11 @@ CREATE TABLE renewals (              -- one short row each; evidence keeps the f
 ) STRICT;
 CREATE INDEX renewals_by_job ON renewals (cluster, job, restart, node, id);
 CREATE INDEX jobs_running ON jobs (cluster) WHERE started IS NOT NULL AND ended IS NULL AND refusal IS NULL;
+`, `
+ALTER TABLE enrolments ADD COLUMN report_id TEXT NOT NULL DEFAULT ''; -- where the chip is masked
+CREATE TABLE policies (              -- the texts under which jobs were started
+  digest TEXT PRIMARY KEY, name TEXT NOT NULL, text TEXT NOT NULL, at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX evidence_by_node ON evidence (node, id);
 `}
 }

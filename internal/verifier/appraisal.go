@@ -133,9 +133,19 @@ func (a *Appraisal) Policy(name string) (enclave.Digest, error) {
 	return p.Digest(), nil
 }
 
+// Text is the text of a policy in force.
+func (a *Appraisal) Text(d enclave.Digest) (string, error) {
+	for _, p := range a.policies {
+		if p.Digest() == d {
+			return p.Text(), nil
+		}
+	}
+	return "", fmt.Errorf("no appraisal policy in force has the digest %s", d)
+}
+
 // Appraise judges evidence for a job or a renewal.
-func (a *Appraisal) Appraise(policy string, e enclave.Evidence, c claim.Claim, chip string) enclave.AttestationResult {
-	return a.judge(policy, e, c, chip)
+func (a *Appraisal) Appraise(r Rules, e enclave.Evidence, c claim.Claim, m Machine) enclave.AttestationResult {
+	return a.judge(r, e, c, m)
 }
 
 // genuine are the checks of an enrolment besides those of the report's signature: which firmware
@@ -144,7 +154,7 @@ func genuine() []string { return []string{"report_data", "chip", "simulated"} }
 
 // Identify checks chain, signature, claim and chip.
 func (a *Appraisal) Identify(e enclave.Evidence, c claim.Claim) enclave.AttestationResult {
-	whole := a.judge("", e, c, "")
+	whole := a.judge(Rules{}, e, c, Machine{})
 	out := whole
 	out.Status, out.Checks = enclave.StatusContraindicated, nil
 	for _, check := range whole.Checks {
@@ -159,9 +169,17 @@ func (a *Appraisal) Identify(e enclave.Evidence, c claim.Claim) enclave.Attestat
 	return out
 }
 
-func (a *Appraisal) judge(policy string, e enclave.Evidence, c claim.Claim, chip string) enclave.AttestationResult {
+// rules gives the policy to judge by.
+func (a *Appraisal) rules(r Rules) (appraise.Policy, error) {
+	if r.Text == "" {
+		return a.policy(r.Name)
+	}
+	return appraise.Load(strings.NewReader(r.Text))
+}
+
+func (a *Appraisal) judge(r Rules, e enclave.Evidence, c claim.Claim, m Machine) enclave.AttestationResult {
 	none := enclave.AttestationResult{Node: c.Node, Status: enclave.StatusNone}
-	p, err := a.policy(policy)
+	p, err := a.rules(r)
 	if err != nil {
 		none.Checks = []enclave.Check{{Name: "policy", Result: enclave.CheckUnknown, Reason: err.Error()}}
 		return none
@@ -171,7 +189,9 @@ func (a *Appraisal) judge(policy string, e enclave.Evidence, c claim.Claim, chip
 		none.Checks = []enclave.Check{{Name: "report_data", Result: enclave.CheckFail, Reason: err.Error()}}
 		return none
 	}
-	want := appraise.Expectation{Node: c.Node, ReportData: data, Chip: chip, Enrolment: c.Purpose == claim.PurposeEnrol}
+	want := appraise.Expectation{
+		Node: c.Node, ReportData: data, Chip: m.Chip, ReportID: m.ReportID, Enrolment: c.Purpose == claim.PurposeEnrol,
+	}
 	return appraise.Appraise(p, a.verify(e).SNPReport, want)
 }
 

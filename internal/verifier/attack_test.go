@@ -441,6 +441,36 @@ func TestEnrolment(t *testing.T) {
 		_, err = w.v.EnrolApprove(t.Context(), 0, api.ApproveRequest{Node: "n1", Fingerprint: ticket.Fingerprint, ChipID: w.nodes["n1"].Chip})
 		assert.Equal(t, "E139 request", told(err))
 	})
+	bubble(t, "a masked chip is enrolled by the report id that the admin saw", func(t *testing.T, w *world) {
+		n := w.nodes["n1"]
+		n.Chip, n.ReportID = strings.Repeat("0", 128), strings.Repeat("ab", 32)
+		r, _ := wish(t, w, "n1")
+		ticket, err := w.v.EnrolRequest(t.Context(), "", r)
+		require.NoError(t, err)
+		list, err := w.v.PendingEnrols(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, n.ReportID, list.Pending[0].ReportID)
+		yes := api.ApproveRequest{Node: "n1", Fingerprint: ticket.Fingerprint, ChipID: n.Chip}
+		for _, id := range []string{"", strings.Repeat("cd", 32)} {
+			yes.ReportID = id
+			_, err = w.v.EnrolApprove(t.Context(), 0, yes)
+			assert.Equal(t, "E139 request", told(err), id)
+		}
+		yes.ReportID = n.ReportID
+		_, err = w.v.EnrolApprove(t.Context(), 0, yes)
+		require.NoError(t, err)
+		e, err := w.settings.Ledger.Enrolled(t.Context(), "n1")
+		require.NoError(t, err)
+		assert.Equal(t, n.ReportID, e.ReportID)
+		k := w.register(job(1, "n1"))
+		require.NoError(t, w.bringUp(t.Context(), k, "n1"))
+		n.ReportID = strings.Repeat("cd", 32)
+		k = w.register(job(2, "n1"))
+		err = w.bringUp(t.Context(), k, "n1")
+		assert.Equal(t, "E237 node", told(err), "started anew")
+		refusal, _ := enclave.AsRefusal(err)
+		assert.Contains(t, refusal.Fix, "enclave node enrol --request")
+	})
 	bubble(t, "a certificate of another authority, or for another use, is refused", func(t *testing.T, w *world) {
 		pub, key, err := ed25519.GenerateKey(rand.Reader)
 		require.NoError(t, err)

@@ -117,6 +117,9 @@ func (v *Verifier) EnrolRequest(ctx context.Context, from string, r api.EnrolReq
 	w := wish{key: pub, PendingEnrol: api.PendingEnrol{
 		Node: r.Node, Fingerprint: sha256.Sum256(pub), ChipID: result.ChipID, Result: result, At: time.Now(), From: from,
 	}}
+	if masked(w.ChipID) {
+		w.ReportID = result.ReportID
+	}
 	if err = v.pending.add(w); err != nil {
 		return api.EnrolTicket{}, err
 	}
@@ -165,6 +168,9 @@ func (v *Verifier) PendingEnrols(ctx context.Context) (api.PendingEnrols, error)
 	return out, nil
 }
 
+// masked is true for a CHIP_ID that names no chip.
+func masked(chip string) bool { return strings.Trim(chip, "0") == "" }
+
 // EnrolApprove is the admin's yes. It names the key and the chip that the admin saw: between
 // looking and saying yes nothing else can slip in.
 func (v *Verifier) EnrolApprove(ctx context.Context, admin uint32, r api.ApproveRequest) (api.EnrolStatus, error) {
@@ -174,15 +180,17 @@ func (v *Verifier) EnrolApprove(ctx context.Context, admin uint32, r api.Approve
 		return api.EnrolStatus{}, enclave.Refuse("E138", enclave.FaultRequest, "no such enrolment of %s is pending", r.Node)
 	case !strings.EqualFold(w.ChipID, r.ChipID):
 		return api.EnrolStatus{}, enclave.Refuse("E139", enclave.FaultRequest, "the chip is %s, not %s", w.ChipID, printable(r.ChipID, 128))
-	case strings.Trim(w.ChipID, "0") == "":
+	case masked(w.ChipID) && w.ReportID == "":
 		return api.EnrolStatus{}, enclave.Refuse("E139", enclave.FaultRequest, "the chip id is masked: nothing ties the node to a machine")
+	case !strings.EqualFold(w.ReportID, r.ReportID):
+		return api.EnrolStatus{}, enclave.Refuse("E139", enclave.FaultRequest, "the report id is %q, not %q", w.ReportID, printable(r.ReportID, 64))
 	}
 	der, err := v.Authority.Node(w.Node, w.key)
 	if err != nil {
 		return api.EnrolStatus{}, err
 	}
 	err = v.Ledger.Enrol(ctx, ledger.Enrolment{
-		Node: w.Node, Chip: w.ChipID, Fingerprint: sha256.Sum256(der), Certificate: der, By: admin, At: time.Now(),
+		Node: w.Node, Chip: w.ChipID, ReportID: w.ReportID, Fingerprint: sha256.Sum256(der), Certificate: der, By: admin, At: time.Now(),
 	})
 	if err != nil {
 		return api.EnrolStatus{}, ledgerRefusal(err)

@@ -126,7 +126,7 @@ func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Nod
 	enrolled, err := v.Ledger.Enrolled(ctx, node.Name)
 	result := enclave.AttestationResult{Node: node.Name, Status: enclave.StatusNone}
 	if err == nil {
-		result = v.Appraiser.Appraise(policy, a.Evidence, c, enrolled.Chip)
+		result = v.Appraiser.Appraise(v.rules(ctx, policy, c.Policy), a.Evidence, c, Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID})
 	}
 	result.Node = node.Name
 	result.Checks = append(result.Checks, enrolCheck(err), addressCheck(node, a), sealCheck(a.Keys.HPKE))
@@ -141,7 +141,24 @@ func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Nod
 	}
 	r := enclave.Refuse(codeOf(failed.Name), enclave.FaultNode, "check %s: %s", failed.Name, failed.Reason)
 	r.Node, r.Check, r.Fix = node.Name, failed.Name, "see enclave why "+node.Name
+	if failed.Name == checkChip && enrolled.ReportID != "" {
+		r.Fix = "if it was only started anew, enrol it again: enclave node enrol --request there, enclave node enrol " + node.Name + " here"
+	}
 	return &result, r
+}
+
+// rules are those that the claim names: a job keeps the policy that it was started under, or a
+// change of the file would end it. Without its text (of a job that an earlier release registered)
+// the policy of that name counts.
+func (v *Verifier) rules(ctx context.Context, name string, digest enclave.Digest) Rules {
+	if v.inForce(name, digest) {
+		return Rules{Name: name}
+	}
+	p, err := v.Ledger.Policy(ctx, digest)
+	if err != nil {
+		return Rules{Name: name}
+	}
+	return Rules{Name: name, Text: p.Text}
 }
 
 // codeOf is the code of a failed check: of appraisal's, or of this package's three.
@@ -163,6 +180,9 @@ const (
 	checkSealing   = "sealing_key"
 	checkEnrolled  = "enrolled"
 )
+
+// checkChip is appraisal's, against the enrolment.
+const checkChip = "chip"
 
 func check(name string, ok bool, reason string) enclave.Check {
 	if ok {

@@ -67,10 +67,25 @@ func (v *Verifier) register(ctx context.Context, r api.RegisterRequest) (api.Reg
 		refusal.Fix = "submit a script with sbatch"
 		return api.RegisterAnswer{}, refusal
 	}
+	if err := v.keepPolicy(ctx, tenant, policy); err != nil {
+		return api.RegisterAnswer{}, err
+	}
 	if err := v.seat(ctx, plan); err != nil {
 		return api.RegisterAnswer{}, err
 	}
 	return api.RegisterAnswer{Tenant: tenant.Name, Epoch: firstEpoch}, nil
+}
+
+// keepPolicy stores the policy's text: the job is judged by it until its end.
+func (v *Verifier) keepPolicy(ctx context.Context, t enclave.Tenant, digest enclave.Digest) error {
+	text, err := v.Appraiser.Text(digest)
+	if err != nil {
+		return enclave.Refuse("E508", enclave.FaultService, "policy of tenant %s changed while the job was registered", t.Name)
+	}
+	if err := v.Ledger.AddPolicy(ctx, ledger.Policy{Digest: digest, Name: t.Policy, Text: text, At: time.Now()}); err != nil {
+		return ledgerRefusal(err)
+	}
+	return nil
 }
 
 func (v *Verifier) checkJob(j enclave.Job) error {

@@ -55,11 +55,25 @@ type Tenants interface {
 type Appraiser interface {
 	// Policy is the digest of a policy by name, "" being the default.
 	Policy(name string) (enclave.Digest, error)
-	// Appraise judges evidence for a claim that the verifier computed itself. chip is the node's
-	// enrolled CHIP_ID in hexadecimal.
-	Appraise(policy string, e enclave.Evidence, c claim.Claim, chip string) enclave.AttestationResult
+	// Text is the text of a policy that is in force, by its digest.
+	Text(d enclave.Digest) (string, error)
+	// Appraise judges evidence for a claim that the verifier computed itself, from a node that was
+	// enrolled on this machine.
+	Appraise(r Rules, e enclave.Evidence, c claim.Claim, m Machine) enclave.AttestationResult
 	// Identify checks chain, signature and claim only: an admin decides on the rest of an enrolment.
 	Identify(e enclave.Evidence, c claim.Claim) enclave.AttestationResult
+}
+
+// Rules name the policy to judge by.
+type Rules struct {
+	Name string // of a policy in force, "" being the default
+	Text string // of the policy itself, where the job was started under one that is no longer in force
+}
+
+// Machine is what an admin has enrolled under a node's name, in hexadecimal.
+type Machine struct {
+	Chip     string // CHIP_ID, all zero where the host masks it
+	ReportID string // then REPORT_ID, else empty
 }
 
 // Settings is what a Verifier is made of. All fields are needed.

@@ -57,7 +57,8 @@ const (
 type PendingEnrol struct {
 	Node        string                    `json:"node"`
 	Fingerprint enclave.Digest            `json:"fingerprint"`
-	ChipID      string                    `json:"chip_id"` // all zero when masked
+	ChipID      string                    `json:"chip_id"`             // all zero when masked
+	ReportID    string                    `json:"report_id,omitempty"` // then what stands for it until the guest is started anew
 	Result      enclave.AttestationResult `json:"result"`
 	Replaces    string                    `json:"replaces,omitempty"` // chip of the enrolment that this one would replace
 	At          time.Time                 `json:"at"`
@@ -74,6 +75,7 @@ type ApproveRequest struct {
 	Node        string         `json:"node"`
 	Fingerprint enclave.Digest `json:"fingerprint"`
 	ChipID      string         `json:"chip_id"`
+	ReportID    string         `json:"report_id,omitempty"` // where the chip is masked
 }
 
 // RevokeRequest takes a node's certificate out of use.

@@ -6,12 +6,17 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/claim"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/roster"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
@@ -19,23 +24,49 @@ import (
 type Report struct {
 	Data []byte `json:"data"` // REPORT_DATA
 	Chip string `json:"chip"`
-	Fail string `json:"fail"` // name of a check that fails
+	ID   string `json:"id,omitempty"` // REPORT_ID
+	Fail string `json:"fail"`         // name of a check that fails
 	Weak bool   `json:"weak"`
 }
 
 // Appraiser believes a Report, but compares claim and chip as the real one does. Its evidence
 // is simulated, always.
-type Appraiser struct{ Version byte }
+type Appraiser struct {
+	Version byte
+
+	mu     sync.Mutex
+	judged []string
+}
 
 // Policy is one digest for every name.
 func (a *Appraiser) Policy(string) (enclave.Digest, error) {
 	return enclave.Digest{31: 1 + a.Version}, nil
 }
 
-// Appraise affirms a Report for this claim, of this chip, without a Fail.
-func (a *Appraiser) Appraise(_ string, e enclave.Evidence, c claim.Claim, chip string) enclave.AttestationResult {
+// Text is of the digest that Policy gives.
+func (a *Appraiser) Text(d enclave.Digest) (string, error) {
+	if now, _ := a.Policy(""); d != now {
+		return "", errors.New("no such policy")
+	}
+	return fmt.Sprintf("version: %d", a.Version), nil
+}
+
+// Judged are the texts of policies that evidence was appraised by, of those no longer in force.
+func (a *Appraiser) Judged() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.judged)
+}
+
+// Appraise affirms a Report for this claim, of this machine, without a Fail.
+func (a *Appraiser) Appraise(rules verifier.Rules, e enclave.Evidence, c claim.Claim, m verifier.Machine) enclave.AttestationResult {
+	if rules.Text != "" {
+		a.mu.Lock()
+		a.judged = append(a.judged, rules.Text)
+		a.mu.Unlock()
+	}
 	r := a.Identify(e, c)
-	if r.ChipID != chip {
+	if r.ChipID != m.Chip || (m.ReportID != "" && r.ReportID != m.ReportID) {
 		r.Checks = append(r.Checks, enclave.Check{Name: "chip", Result: enclave.CheckFail, Reason: "another chip"})
 		r.Status = enclave.StatusContraindicated
 	}
@@ -53,7 +84,7 @@ func (a *Appraiser) Identify(e enclave.Evidence, c claim.Claim) enclave.Attestat
 	if err := json.Unmarshal(e.Report, &r); err != nil {
 		return fail("parse", "not a report")
 	}
-	out.ChipID, out.Weak = r.Chip, r.Weak
+	out.ChipID, out.ReportID, out.Weak = r.Chip, r.ID, r.Weak
 	data, err := c.ReportData()
 	if err != nil || string(data[:]) != string(r.Data) {
 		return fail("report_data", "made for another question")
@@ -71,6 +102,7 @@ type Node struct {
 	Name     string
 	Address  netip.Addr
 	Chip     string
+	ReportID string
 	Verifier ed25519.PublicKey
 	Fail     string // a check that its evidence shall fail
 	Weak     bool
@@ -122,7 +154,7 @@ func (n *Node) Evidence(c claim.Claim) (enclave.Evidence, error) {
 	if err != nil {
 		return enclave.Evidence{}, err
 	}
-	b, err := json.Marshal(Report{Data: data[:], Chip: n.Chip, Fail: n.Fail, Weak: n.Weak})
+	b, err := json.Marshal(Report{Data: data[:], Chip: n.Chip, ID: n.ReportID, Fail: n.Fail, Weak: n.Weak})
 	return enclave.Evidence{Report: b, Provider: "fake"}, err
 }
 
