@@ -137,7 +137,7 @@ func put(t *testing.T, to string, ip []byte) {
 
 func checksum(b []byte) uint16 {
 	var sum uint32
-	for i := 0; i < len(b); i++ {
+	for i := range b {
 		sum += uint32(b[i]) << (8 * (1 - i%2))
 	}
 	for sum>>16 != 0 {
