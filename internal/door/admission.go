@@ -33,7 +33,9 @@ func (n *node) admitted(ctx context.Context) error {
 		return err
 	}
 	err := n.timed("probe", func() error {
-		return tunnel.Probe(ctx, n.device.Link.Name, tunnel.Port, mark, token, n.device.Neighbours(n.own.Key), asked)
+		return n.unlessRefused(ctx, func(ctx context.Context) error {
+			return tunnel.Probe(ctx, n.device.Link.Name, tunnel.Port, mark, token, n.device.Neighbours(n.own.Key), asked)
+		})
 	})
 	if err != nil {
 		return err
@@ -54,6 +56,29 @@ func (n *node) admitted(ctx context.Context) error {
 		return err
 	}
 	return n.gate.WriteGo(n.admission(answer))
+}
+
+// askAfter is how long a node waits for its neighbours before it asks whether they still come.
+const askAfter = time.Second
+
+// unlessRefused gives up what takes long when the start has been refused meanwhile: a neighbour
+// whose prolog died answers no probe, and would be waited for until the deadline.
+func (n *node) unlessRefused(ctx context.Context, act func(context.Context) error) error {
+	acting, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	late := time.AfterFunc(askAfter, func() {
+		if err := n.client.Decision(acting, n.request()); err != nil && acting.Err() == nil {
+			if _, ok := enclave.AsRefusal(err); ok {
+				stop(heard(err))
+			}
+		}
+	})
+	defer late.Stop()
+	err := act(acting)
+	if err != nil && ctx.Err() == nil && acting.Err() != nil {
+		return context.Cause(acting)
+	}
+	return err
 }
 
 // warmPace leaves a peer the time to answer a handshake before the next one of this node's.

@@ -50,17 +50,35 @@ func (v *Verifier) PostReady(ctx context.Context, node string, r api.ReadyReques
 		s.poke()
 	}
 	v.mu.Unlock()
+	if err := v.Decision(ctx, node, r.NodeRequest); err != nil {
+		return api.ReadyAnswer{}, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return api.ReadyAnswer{Lifetime: s.life, Verdict: s.verdict, Weak: s.weak}, nil
+}
+
+// Decision blocks until the start is decided: nil for GO. A node that waits for its neighbours, and
+// not at a barrier, hears in this way that they will never come.
+func (v *Verifier) Decision(ctx context.Context, node string, r api.NodeRequest) error {
+	if r.Node != node {
+		return foreign(node, r.Node)
+	}
+	s, x, err := v.find(r.Job, node)
+	if err != nil {
+		return err
+	}
 	select {
 	case <-s.decided:
 	case <-ctx.Done():
-		return api.ReadyAnswer{}, ctx.Err()
+		return ctx.Err()
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if s.phase != released || x.denial != nil {
-		return api.ReadyAnswer{}, tooLate(r.Job, x.denial)
+		return tooLate(r.Job, x.denial)
 	}
-	return api.ReadyAnswer{Lifetime: s.life, Verdict: s.verdict, Weak: s.weak}, nil
+	return nil
 }
 
 // Broken takes a node's word that it can't take part, ends the job's start at once, and blocks

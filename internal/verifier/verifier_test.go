@@ -337,6 +337,36 @@ func TestBarriers(t *testing.T) {
 		_, err := w.v.Nonce(t.Context(), "n2", api.NonceRequest{Job: k, Node: "n2", Purpose: claim.PurposeJob})
 		assert.Equal(t, "E501 service", told(err))
 	})
+	bubble(t, "a node that waits for its neighbours hears what was decided", func(t *testing.T, w *world) {
+		k := w.register(job(7, "n1", "n2"))
+		w.site.Submit(7)
+		decision := func(node string) error {
+			if err := w.evidence(t.Context(), k, node); err != nil {
+				return err
+			}
+			return w.v.Decision(t.Context(), node, api.NodeRequest{Job: k, Node: node, Epoch: 1})
+		}
+		got := together(map[string]func() error{
+			"n1": func() error { return decision("n1") },
+			"n2": func() error { return w.evidence(t.Context(), k, "n2") },
+			"kill": func() error {
+				<-time.After(3 * time.Second)
+				w.site.SetJob(7, enclave.JobState{State: "COMPLETING", Batch: true})
+				return nil
+			},
+		})
+		assert.Equal(t, map[string]string{"n1": "E503 request", "n2": "go", "kill": "go"}, got)
+		assert.Equal(t, "E128 service", told(w.v.Decision(t.Context(), "n2", api.NodeRequest{Job: k, Node: "n1"})), "nobody hears for another")
+		k = w.register(job(8, "n1"))
+		assert.Equal(t, map[string]string{"n1": "go", "ready": "go"}, together(map[string]func() error{
+			"n1": func() error { return decision("n1") },
+			"ready": func() error {
+				<-time.After(time.Second)
+				_, err := w.v.PostReady(t.Context(), "n1", api.ReadyRequest{NodeRequest: api.NodeRequest{Job: k, Node: "n1", Epoch: 1}})
+				return err
+			},
+		}))
+	})
 	bubble(t, "a node breaking behind barrier 1 ends barrier 2", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1", "n2"))
 		got := together(map[string]func() error{

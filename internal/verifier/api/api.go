@@ -24,6 +24,7 @@ const (
 	PathLeaves   = "/v1/node/leaves"
 	PathReady    = "/v1/node/ready"
 	PathBroken   = "/v1/node/broken"
+	PathDecision = "/v1/node/decision"
 	PathRenew    = "/v1/node/renew"
 	PathTeardown = "/v1/node/teardown"
 

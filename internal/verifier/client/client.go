@@ -120,6 +120,12 @@ func (c *Client) Ready(ctx context.Context, r api.ReadyRequest) (api.ReadyAnswer
 	return post[api.ReadyAnswer](ctx, c, api.PathReady, r)
 }
 
+// Decision waits until the start is decided, and is the refusal if that is what was decided.
+func (c *Client) Decision(ctx context.Context, r api.NodeRequest) error {
+	_, err := post[api.Empty](ctx, c, api.PathDecision, r)
+	return err
+}
+
 // Broken reports that the node can't take part, and gives what was decided: the node obeys it.
 func (c *Client) Broken(ctx context.Context, r api.NodeRequest, why enclave.Refusal) (enclave.Refusal, error) {
 	out, err := post[api.BrokenAnswer](ctx, c, api.PathBroken, api.BrokenRequest{NodeRequest: r, Refusal: why})

@@ -122,6 +122,9 @@ func (s *Server) Public() http.Handler {
 	m.Handle("POST "+api.PathLeaves, asNode(s, v.Leaves))
 	m.Handle("POST "+api.PathReady, asNode(s, v.PostReady))
 	m.Handle("POST "+api.PathBroken, asNode(s, v.Broken))
+	m.Handle("POST "+api.PathDecision, asNode(s, func(ctx context.Context, node string, r api.NodeRequest) (api.Empty, error) {
+		return api.Empty{}, v.Decision(ctx, node, r)
+	}))
 	m.Handle("POST "+api.PathRenew, asNode(s, v.Renew))
 	m.Handle("POST "+api.PathTeardown, asNode(s, func(ctx context.Context, node string, r api.TeardownRequest) (api.Empty, error) {
 		return api.Empty{}, v.TeardownReport(ctx, node, r)
