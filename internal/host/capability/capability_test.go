@@ -10,12 +10,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/host/againtest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/capability"
-	"github.com/slurm-enclave/slurm-enclave/internal/host/nettest"
 )
 
 func TestTry(t *testing.T) {
-	nettest.Root(t)
+	againtest.Root(t)
 	before := machine(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

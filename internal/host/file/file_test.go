@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/host/againtest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/file"
 )
 
@@ -80,20 +81,10 @@ func TestSecure(t *testing.T) {
 		require.ErrorIs(t, err, file.ErrInsecure)
 	})
 	t.Run("an owner who is not trusted is refused", func(t *testing.T) {
-		if os.Getuid() != 0 {
-			needRoot(t)
-		}
+		againtest.Root(t)
 		require.NoError(t, os.Chown(path, 2001, 0))
 		require.ErrorIs(t, tr.Secure(path), file.ErrInsecure)
 	})
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal("this test needs root to change owners")
-	}
-	t.Skip("root is missing: owners cannot be changed")
 }
 
 func TestDirectory(t *testing.T) {

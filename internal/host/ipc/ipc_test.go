@@ -2,7 +2,6 @@ package ipc_test
 
 import (
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/againtest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/ipc"
 )
 
@@ -37,16 +37,6 @@ func makeObjects(t *testing.T) {
 	require.NoError(t, unix.Close(int(fd)))
 }
 
-func again(t *testing.T, env string, attr *syscall.SysProcAttr) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestRemove$", "-test.v")
-	cmd.Env = append(os.Environ(), env)
-	cmd.Dir = "/"
-	cmd.SysProcAttr = attr
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-}
-
 func text(t *testing.T, uid uint32) string {
 	t.Helper()
 	objects, err := ipc.List([]enclave.UIDRange{{Start: uid, Count: 1}})
@@ -59,21 +49,15 @@ func text(t *testing.T, uid uint32) string {
 }
 
 func TestRemove(t *testing.T) {
-	switch {
-	case os.Getenv("IPC_TEST_MAKE") != "":
+	if os.Getenv("IPC_TEST_MAKE") != "" {
 		makeObjects(t)
 		return
-	case os.Getenv("IPC_TEST_INSIDE") != "":
-	case os.Getuid() != 0 && os.Getenv("CI") != "":
-		t.Fatal("root is missing: an IPC namespace cannot be made")
-	case os.Getuid() != 0:
-		t.Skip("root is missing: an IPC namespace cannot be made")
-	default:
-		again(t, "IPC_TEST_INSIDE=1", &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWIPC})
+	}
+	if againtest.Outer(t, unix.CLONE_NEWIPC) {
 		return
 	}
 	for name, uid := range map[string]uint32{"alice": alice, "bob": bob, "root": 0} {
-		again(t, "IPC_TEST_MAKE="+name, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, Groups: []uint32{}}})
+		againtest.Run(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, Groups: []uint32{}}}, "IPC_TEST_MAKE="+name)
 	}
 	const all = "shm sem msg mqueue"
 	require.Equal(t, all, text(t, alice))

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/againtest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/mount"
 	"github.com/slurm-enclave/slurm-enclave/internal/subtree"
 )
@@ -28,28 +29,31 @@ const (
 // mounted in the machine's, and says whether this is the outer run.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
-	if os.Getenv("MOUNT_TEST_IMAGE") != "" {
-		require.NoError(t, unix.Mount("proc", "/proc", "proc", 0, ""))
-		require.NoError(t, unix.Mount("tmpfs", "/mnt", "tmpfs", 0, "mode=0755"))
-		return false
+	if !againtest.Inside(t) {
+		againtest.Root(t)
+		image := filepath.Join(t.TempDir(), "image")
+		fileSystem(t, image)
+		t.Setenv("MOUNT_TEST_IMAGE", image)
 	}
-	_, errMake := exec.LookPath("mkfs.ext4")
-	if os.Getuid() != 0 || errMake != nil {
+	if againtest.Outer(t, unix.CLONE_NEWNS|unix.CLONE_NEWPID) {
+		return true
+	}
+	require.NoError(t, unix.Mount("tmpfs", "/mnt", "tmpfs", 0, "mode=0755"))
+	return false
+}
+
+// fileSystem makes an empty ext4 in a file.
+func fileSystem(t *testing.T, image string) {
+	t.Helper()
+	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
 		if os.Getenv("CI") != "" {
-			t.Fatal("root or mkfs.ext4 is missing")
+			t.Fatal("mkfs.ext4 is missing")
 		}
-		t.Skip("root or mkfs.ext4 is missing: no file system can be mounted")
+		t.Skip("mkfs.ext4 is missing: no file system can be mounted")
 	}
-	image := filepath.Join(t.TempDir(), "image")
 	require.NoError(t, os.WriteFile(image, nil, 0o600))
 	require.NoError(t, os.Truncate(image, 8<<20))
 	run(t, "mkfs.ext4", "-q", image)
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), "MOUNT_TEST_IMAGE="+image)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Cloneflags: syscall.CLONE_NEWPID}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return true
 }
 
 func run(t *testing.T, argv ...string) string {

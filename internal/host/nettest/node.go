@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/host/againtest"
 )
 
 // Node is one set of namespaces.
@@ -24,23 +26,11 @@ type Node struct {
 	ns   *os.File // its network namespace
 }
 
-// Root ends the test where the user is not root: it fails in CI and is skipped elsewhere.
-func Root(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("root is missing")
-	}
-	t.Skip("root is missing: the test makes network namespaces")
-}
-
 // New makes a node that lasts as long as the test. /run is an empty tmpfs of its own, since
 // userspace WireGuard keeps its sockets there.
 func New(t testing.TB, name string) *Node {
 	t.Helper()
-	Root(t)
+	againtest.Root(t)
 	n := &Node{Name: name, t: t, work: make(chan func())}
 	ready := make(chan error)
 	go n.serve(ready)

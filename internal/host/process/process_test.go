@@ -17,8 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/againtest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 )
+
+// alone: no process of the machine's can be met.
+const alone = unix.CLONE_NEWNS | unix.CLONE_NEWPID
 
 const (
 	alice = 42001
@@ -42,28 +46,6 @@ func init() {
 		runtime.Gosched()
 	}
 	_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
-}
-
-// inNamespace runs the test again in its own pid and mount namespace, so that no process of the
-// machine's can be met, and says whether this is the outer run.
-func inNamespace(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv("PROCESS_TEST_INSIDE") != "" {
-		require.NoError(t, unix.Mount("proc", "/proc", "proc", 0, ""))
-		return false
-	}
-	if os.Getuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("root is missing: namespaces cannot be made")
-		}
-		t.Skip("root is missing: namespaces cannot be made")
-	}
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), "PROCESS_TEST_INSIDE=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Cloneflags: syscall.CLONE_NEWPID}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return true
 }
 
 func start(t *testing.T, uid uint32, env string, argv ...string) *exec.Cmd {
@@ -92,7 +74,7 @@ func kill(t *testing.T, ranges []enclave.UIDRange) error {
 }
 
 func TestKill(t *testing.T) {
-	if inNamespace(t) {
+	if againtest.Outer(t, alone) {
 		return
 	}
 	t.Run("all of a user's processes end, nobody else's does", func(t *testing.T) {

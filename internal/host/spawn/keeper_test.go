@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
-	"github.com/slurm-enclave/slurm-enclave/internal/host/nettest"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/againtest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
 	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
 )
@@ -51,7 +51,7 @@ func boottime(t *testing.T) uint64 {
 
 func config(t *testing.T, job uint32) keeper.Config {
 	t.Helper()
-	nettest.Root(t)
+	againtest.Root(t)
 	key := enclave.JobKey{Cluster: "c", Job: job}
 	dir := filepath.Join(t.TempDir(), key.Directory())
 	require.NoError(t, os.Mkdir(dir, 0o700))
@@ -176,7 +176,7 @@ func TestKeeperIsOnItsOwn(t *testing.T) {
 }
 
 func TestKeeperOutlivesTheProlog(t *testing.T) {
-	nettest.Root(t)
+	againtest.Root(t)
 	// The prolog is this test in another process, in a group that is killed as slurmd does.
 	if dir := os.Getenv("SPAWN_TEST_PROLOG"); dir != "" {
 		c := config(t, 990002)
@@ -225,7 +225,7 @@ func TestKeeperEnds(t *testing.T) {
 }
 
 func TestStopKeeperEndsNobodyElse(t *testing.T) {
-	nettest.Root(t)
+	againtest.Root(t)
 	bystander := exec.Command("sleep", "60")
 	require.NoError(t, bystander.Start())
 	defer func() { _ = bystander.Process.Kill(); _ = bystander.Wait() }()

@@ -16,6 +16,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/closed"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ground"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/againtest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/file"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/mount"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
@@ -99,26 +100,8 @@ func TestMarked(t *testing.T) {
 	assert.False(t, marked)
 }
 
-// inNamespace runs the test again where nothing of the machine's is touched or seen.
-func inNamespace(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv("SURVEY_TEST_INSIDE") != "" {
-		require.NoError(t, unix.Mount("proc", "/proc", "proc", 0, ""))
-		return false
-	}
-	if os.Getuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("root is missing: namespaces cannot be made")
-		}
-		t.Skip("root is missing: namespaces cannot be made")
-	}
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), "SURVEY_TEST_INSIDE=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return true
-}
+// alone: nothing of the machine's is touched or seen.
+const alone = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
 
 func start(t *testing.T, uid uint32, title string) {
 	t.Helper()
@@ -132,7 +115,7 @@ func start(t *testing.T, uid uint32, title string) {
 }
 
 func TestFacts(t *testing.T) {
-	if inNamespace(t) {
+	if againtest.Outer(t, alone) {
 		return
 	}
 	base := t.TempDir()
@@ -162,7 +145,7 @@ func TestFacts(t *testing.T) {
 
 // TestClosed leaves one thing of each kind behind; each shows, and nothing when it is gone.
 func TestClosed(t *testing.T) {
-	if inNamespace(t) {
+	if againtest.Outer(t, alone) {
 		return
 	}
 	require.NoError(t, unix.Mount("tmpfs", "/mnt", "tmpfs", 0, "mode=0755"))
