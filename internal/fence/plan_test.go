@@ -11,52 +11,10 @@ import (
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/fence/fencetest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
-
-func prefixes(list ...string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, s := range list {
-		out = append(out, netip.MustParsePrefix(s))
-	}
-	return out
-}
-
-func addrs(list ...string) []netip.Addr {
-	var out []netip.Addr
-	for _, s := range list {
-		out = append(out, netip.MustParseAddr(s))
-	}
-	return out
-}
-
-func input() fence.Input {
-	return fence.Input{
-		Key: enclave.JobKey{Cluster: "c", Job: 4711}, UID: 2001, UIDMin: 1000,
-		SubUIDs: []enclave.UIDRange{{Start: 165536, Count: 65536}},
-		Device:  "enc4711", FwMark: 0xa8001267, Mark: 0xac001267, WireGuardPort: 51820,
-		Slurmctld:   fence.Server{Addresses: addrs("10.0.0.100", "fd00::100"), Port: 6817},
-		Slurmd:      fence.Server{Addresses: addrs("10.0.0.2", "10.0.0.1", "fd00::1", "fd00::2"), Port: 6818},
-		Enclaved:    fence.Server{Addresses: addrs("10.0.0.101"), Port: 6830},
-		SubmitHost:  addrs("10.0.0.102", "fd00::102"),
-		SrunPorts:   fence.PortRange{First: 61001, Last: 61200},
-		Interactive: true,
-		Services: []fence.Service{
-			{Name: "dns", Proto: "udp", Port: 53, Addresses: prefixes("10.0.0.53/32", "fd00::53/128")},
-			{Name: "licence", Proto: "tcp", Port: 27000, Addresses: prefixes("10.0.0.64/26", "10.0.0.54/32", "fd00:1::/32", "10.0.0.70/32", "10.0.0.128/25", "fd00:1:2::/48")},
-		},
-		Inbound: []fence.Service{
-			{Name: "ssh", Proto: "tcp", Port: 22},
-			{Name: "all", Proto: "tcp", Port: 80, Addresses: prefixes("0.0.0.0/0", "10.1.0.0/16", "::/0")},
-			{Name: "monitoring", Proto: "tcp", Port: 9100, Addresses: prefixes("10.0.0.103/24", "255.255.255.0/24", "fd00::/8")},
-		},
-	}
-}
-
-func streams() fence.Streams {
-	return fence.Streams{Hosts: input().SubmitHost, Ports: input().SrunPorts}
-}
 
 func golden(t *testing.T, file, got string) {
 	t.Helper()
@@ -69,10 +27,10 @@ func golden(t *testing.T, file, got string) {
 }
 
 func TestPlan(t *testing.T) {
-	deny := input()
+	deny := fencetest.Input()
 	deny.Interactive, deny.SubUIDs, deny.Services, deny.Inbound = false, nil, nil, nil
-	deny.Slurmctld.Addresses, deny.Slurmd.Addresses = addrs("10.0.0.100"), addrs("10.0.0.1", "10.0.0.2")
-	for name, in := range map[string]fence.Input{"both-families": input(), "ipv4-batch": deny} {
+	deny.Slurmctld.Addresses, deny.Slurmd.Addresses = fencetest.Addresses("10.0.0.100"), fencetest.Addresses("10.0.0.1", "10.0.0.2")
+	for name, in := range map[string]fence.Input{"both-families": fencetest.Input(), "ipv4-batch": deny} {
 		t.Run(name, func(t *testing.T) {
 			table, err := fence.Plan(in)
 			require.NoError(t, err)
@@ -86,7 +44,7 @@ func TestPlan(t *testing.T) {
 		assert.NotContains(t, table.String(), "10.0.0.102")
 	})
 	t.Run("closed", func(t *testing.T) {
-		table, err := fence.Closed(1000, input().Inbound, streams())
+		table, err := fence.Closed(1000, fencetest.Input().Inbound, fencetest.Streams())
 		require.NoError(t, err)
 		golden(t, "testdata/closed.nft", table.String())
 	})
@@ -109,12 +67,12 @@ func TestPlanRefuses(t *testing.T) {
 		"a service that is everywhere":      func(i *fence.Input) { i.Services[0].Addresses = nil },
 		"a service on every port":           func(i *fence.Input) { i.Services[0].Port = 0 },
 		"a service of another protocol":     func(i *fence.Input) { i.Services[0].Proto = "sctp" },
-		"a service in a /0":                 func(i *fence.Input) { i.Services[0].Addresses = prefixes("0.0.0.0/0") },
+		"a service in a /0":                 func(i *fence.Input) { i.Services[0].Addresses = fencetest.Prefixes("0.0.0.0/0") },
 		"a prefix that is none":             func(i *fence.Input) { i.Services[0].Addresses = []netip.Prefix{{}} },
-		"an IPv4 prefix in IPv6's clothes":  func(i *fence.Input) { i.Inbound[1].Addresses = prefixes("::ffff:10.0.0.0/104") },
+		"an IPv4 prefix in IPv6's clothes":  func(i *fence.Input) { i.Inbound[1].Addresses = fencetest.Prefixes("::ffff:10.0.0.0/104") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			in := input()
+			in := fencetest.Input()
 			spoil(&in)
 			table, err := fence.Plan(in)
 			refusal, ok := enclave.AsRefusal(err)
@@ -128,7 +86,7 @@ func TestPlanRefuses(t *testing.T) {
 		require.Error(t, err)
 	})
 	t.Run("a closed fence with streams to every port", func(t *testing.T) {
-		_, err := fence.Closed(1000, nil, fence.Streams{Hosts: streams().Hosts})
+		_, err := fence.Closed(1000, nil, fence.Streams{Hosts: fencetest.Streams().Hosts})
 		require.ErrorContains(t, err, "SrunPortRange")
 	})
 }

@@ -14,7 +14,7 @@ import (
 
 func tables(t *testing.T) (job, closed fence.Table) {
 	t.Helper()
-	job, err := fence.Plan(input())
+	job, err := fence.Plan(fencetest.Input())
 	require.NoError(t, err)
 	closed, err = fence.Closed(1000, nil, fence.Streams{})
 	require.NoError(t, err)

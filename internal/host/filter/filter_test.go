@@ -12,55 +12,15 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/fence/fencetest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/nettest"
 )
 
-func prefixes(list ...string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, s := range list {
-		out = append(out, netip.MustParsePrefix(s))
-	}
-	return out
-}
-
-func addrs(list ...string) []netip.Addr {
-	var out []netip.Addr
-	for _, s := range list {
-		out = append(out, netip.MustParseAddr(s))
-	}
-	return out
-}
-
-// input is the one of the golden file testdata/both-families.nft of package fence.
-func input() fence.Input {
-	return fence.Input{
-		Key: enclave.JobKey{Cluster: "c", Job: 4711}, UID: 2001, UIDMin: 1000,
-		SubUIDs: []enclave.UIDRange{{Start: 165536, Count: 65536}},
-		Device:  "enc4711", FwMark: 0xa8001267, Mark: 0xac001267, WireGuardPort: 51820,
-		Slurmctld:   fence.Server{Addresses: addrs("10.0.0.100", "fd00::100"), Port: 6817},
-		Slurmd:      fence.Server{Addresses: addrs("10.0.0.2", "10.0.0.1", "fd00::1", "fd00::2"), Port: 6818},
-		Enclaved:    fence.Server{Addresses: addrs("10.0.0.101"), Port: 6830},
-		SubmitHost:  addrs("10.0.0.102", "fd00::102"),
-		SrunPorts:   fence.PortRange{First: 61001, Last: 61200},
-		Interactive: true,
-		Services: []fence.Service{
-			{Name: "dns", Proto: "udp", Port: 53, Addresses: prefixes("10.0.0.53/32", "fd00::53/128")},
-			{Name: "licence", Proto: "tcp", Port: 27000, Addresses: prefixes("10.0.0.64/26", "10.0.0.54/32", "fd00:1::/32", "10.0.0.70/32", "10.0.0.128/25", "fd00:1:2::/48")},
-		},
-		Inbound: []fence.Service{
-			{Name: "ssh", Proto: "tcp", Port: 22},
-			{Name: "all", Proto: "tcp", Port: 80, Addresses: prefixes("0.0.0.0/0", "10.1.0.0/16", "::/0")},
-			{Name: "monitoring", Proto: "tcp", Port: 9100, Addresses: prefixes("10.0.0.103/24", "255.255.255.0/24", "fd00::/8")},
-		},
-	}
-}
-
 func plan(t *testing.T) fence.Table {
 	t.Helper()
-	table, err := fence.Plan(input())
+	table, err := fence.Plan(fencetest.Input())
 	require.NoError(t, err)
 	return table
 }
@@ -73,7 +33,7 @@ func TestKernelHoldsTheGoldenText(t *testing.T) {
 	golden, err := filepath.Glob("../../fence/testdata/*.nft")
 	require.NoError(t, err)
 	require.NotEmpty(t, golden)
-	closed, err := fence.Closed(1000, input().Inbound, fence.Streams{Hosts: input().SubmitHost, Ports: input().SrunPorts})
+	closed, err := fence.Closed(1000, fencetest.Input().Inbound, fencetest.Streams())
 	require.NoError(t, err)
 	for file, table := range map[string]fence.Table{"both-families.nft": plan(t), "closed.nft": closed} {
 		t.Run(file, func(t *testing.T) {
@@ -158,7 +118,7 @@ func TestReplace(t *testing.T) {
 		assert.Contains(t, list(), "table inet admin")
 	})
 	t.Run("a large job fits", func(t *testing.T) {
-		in := input()
+		in := fencetest.Input()
 		for i := range 5000 {
 			in.Slurmd.Addresses = append(in.Slurmd.Addresses, netip.MustParseAddr(fmt.Sprintf("10.7.%d.%d", i/250, i%250+1)))
 		}
