@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -20,25 +19,14 @@ import (
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/againtest"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/keepertest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
 	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
 )
 
-// TestMain is the keeper when the test started itself as one, with the one argument that
-// spawn.Keeper gives.
+// TestMain is the keeper when a test started the program as one.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && regexp.MustCompile(`^\d+\.\d+$`).MatchString(os.Args[1]) {
-		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
-		defer stop()
-		cfg, ready, err := spawn.Inherited()
-		if err == nil {
-			err = keeper.Run(ctx, spawn.Self{}, cfg, ready)
-		}
-		if err != nil {
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	keepertest.Play()
 	os.Exit(m.Run())
 }
 

@@ -9,8 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,9 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/host/keepertest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/nettest"
-	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
-	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
 )
 
 // role is what a copy of the test program does in a node, as a user of its own.
@@ -39,18 +36,7 @@ const roleEnv = "TUNNEL_TEST_ROLE"
 
 // TestMain is the keeper, or plays a role, when a test started the program as such.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && regexp.MustCompile(`^\d+\.\d+$`).MatchString(os.Args[1]) {
-		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
-		defer stop()
-		cfg, ready, err := spawn.Inherited()
-		if err == nil {
-			err = keeper.Run(ctx, spawn.Self{}, cfg, ready)
-		}
-		if err != nil {
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	keepertest.Play()
 	if spec := os.Getenv(roleEnv); spec != "" {
 		var r role
 		if err := json.Unmarshal([]byte(spec), &r); err != nil {
