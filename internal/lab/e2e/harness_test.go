@@ -219,6 +219,21 @@ func idle(t *testing.T) {
 	}, func() string { return out + must(t, "n0", "root", "sinfo", "-R") })
 }
 
+// reconfigure edits the controller's enclave.yaml with a script for sed and starts enclaved anew;
+// the test's end takes it back.
+func reconfigure(t *testing.T, script string) {
+	t.Helper()
+	const conf = "/etc/slurm-enclave/enclave.yaml"
+	good := must(t, "n0", "root", "cat", conf)
+	restart := func() { require.NoError(t, labCommand("restart", "n0", "enclaved").Run()) }
+	t.Cleanup(func() {
+		onWithInput(t, "n0", "root", good, "sh", "-c", "cat >"+conf)
+		restart()
+	})
+	must(t, "n0", "root", "sed", "-i", script, conf)
+	restart()
+}
+
 // state is the running lab, for tests that enter its namespaces.
 func state(t *testing.T) lab.State {
 	t.Helper()

@@ -191,14 +191,7 @@ func TestInteractiveJobsRunFromTheLoginHost(t *testing.T) {
 
 func TestInteractiveJobsAreRefusedWhereTheSiteWantsNone(t *testing.T) {
 	idle(t)
-	const conf = "/etc/slurm-enclave/enclave.yaml"
-	good := must(t, "n0", "root", "cat", conf)
-	t.Cleanup(func() {
-		onWithInput(t, "n0", "root", good, "sh", "-c", "cat >"+conf)
-		require.NoError(t, labCommand("restart", "n0", "enclaved").Run())
-	})
-	must(t, "n0", "root", "sed", "-i", "s/interactive: allow/interactive: deny/", conf)
-	require.NoError(t, labCommand("restart", "n0", "enclaved").Run())
+	reconfigure(t, "s/interactive: allow/interactive: deny/")
 	refused := func(t *testing.T) {
 		t.Helper()
 		for _, argv := range [][]string{{"srun"}, {"salloc"}} {

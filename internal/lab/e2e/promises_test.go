@@ -82,15 +82,8 @@ func TestP8SimulatedIsSaidEverywhere(t *testing.T) {
 
 func TestP8WithoutLeaveSimulatedEvidenceIsRefused(t *testing.T) {
 	idle(t)
-	const conf = "/etc/slurm-enclave/enclave.yaml"
-	good := must(t, "n0", "root", "cat", conf)
-	t.Cleanup(func() {
-		onWithInput(t, "n0", "root", good, "sh", "-c", "cat >"+conf)
-		require.NoError(t, labCommand("restart", "n0", "enclaved").Run())
-		resume(t, "n1", "n2", "n3")
-	})
-	must(t, "n0", "root", "sed", "-i", "/simulated/d", conf)
-	require.NoError(t, labCommand("restart", "n0", "enclaved").Run())
+	t.Cleanup(func() { resume(t, "n1", "n2", "n3") })
+	reconfigure(t, "/simulated/d")
 	id := submit(t, "alice", "srun touch /lustre/ran-$SLURM_JOB_ID", "--partition=cpu-sev", "--nodes=3")
 	eventually(t, 60*time.Second, func() bool {
 		return strings.Contains(on(t, "login", "alice", "enclave", "why", id).out, "E53")
