@@ -70,6 +70,7 @@ func learnable(r enclave.SNPReport, simulated bool) error {
 
 type draft struct {
 	samples []Sample
+	minimum map[string]enclave.TCB // as it was written
 	text    strings.Builder
 	decide  []string
 }
@@ -139,12 +140,11 @@ func (d *draft) references() {
 func (d *draft) levels() {
 	least := map[string]enclave.TCB{}
 	for _, s := range d.samples {
-		for _, t := range []enclave.TCB{s.Report.ReportedTCB, s.Report.LaunchTCB} {
-			if old, ok := least[s.Report.Part]; ok {
-				t = lower(old, t)
-			}
-			least[s.Report.Part] = t
+		t := s.Report.ReportedTCB
+		if old, ok := least[s.Report.Part]; ok {
+			t = lower(old, t)
 		}
+		least[s.Report.Part] = t
 	}
 	var presets []string
 	own := map[string]enclave.TCB{}
@@ -197,6 +197,11 @@ func (d *draft) write(presets []string, own map[string]enclave.TCB) {
 		}
 		presets = nil
 	}
+	d.minimum, _ = minimums(presets, nil) // no error is left, and empty is none
+	if d.minimum == nil {
+		d.minimum = map[string]enclave.TCB{}
+	}
+	maps.Copy(d.minimum, own)
 	if len(presets) != 0 {
 		d.line("presets: [%s]", strings.Join(presets, ", "))
 	}
@@ -230,7 +235,8 @@ func (d *draft) rest() error {
 	d.choice("cxl", "refuse", "accept", "the guest's memory may be in CXL devices", func(r enclave.SNPReport) bool { return r.Policy&guestCXL != 0 })
 	d.choice("committed_equals_current", "true", "false", "the host can go back to older firmware (snphost commit ends that)",
 		func(r enclave.SNPReport) bool { return r.CurrentTCB != r.CommittedTCB })
-	d.line("launch_tcb: check")
+	d.choice("launch_tcb", "check", "ignore", "a guest was launched on firmware below the minimum: start it anew and keep check",
+		func(r enclave.SNPReport) bool { return !r.LaunchTCB.AtLeast(d.minimum[r.Part]) })
 	d.choice("alias_check", "require", "ignore", "the firmware did not look for aliased memory (BadRAM, AMD-SB-3015)",
 		func(r enclave.SNPReport) bool { return r.Version >= 3 && r.PlatformInfo&platformAlias == 0 })
 	d.choice("version_2_reports", "refuse", "accept", "these reports do not name their processor: update the SEV firmware", func(r enclave.SNPReport) bool { return r.Version < 3 })

@@ -28,7 +28,7 @@ func explainNode() []Explanation {
 		{"E226", "The firmware did not make a report in time.", effectDrained, "Other guests of the host may throttle the firmware. Try again; otherwise look at the host."},
 		{"E227", "The device for reports gave an error.", effectDrained, "Read the drain reason; run enclave ok as root on the node; look at the guest's kernel log."},
 		{"E228", "The report is not about this job, node, nonce and these keys.", effectDrained, "Same release and same cluster name on node and controller? Otherwise somebody replays reports: suspect the machine."},
-		{"E229", "The node booted something that is not among the policy's reference values.", effectDrained, "After an intended update: enclave policy learn on a node that you trust, and add the value. Otherwise reinstall the node."},
+		{"E229", "The node booted something that is not among the policy's reference values.", effectDrained, "After an intended update: enclave policy learn --node on a node that you trust, decide on covers, and add the value. Otherwise reinstall the node."},
 		{"E230", "The reference value does not cover the root file system, and the policy demands it.", effectDrained, "Boot the node with dm-verity from a measured command line, or set weak_boot: accept; reports then say WEAK."},
 		{"E231", "The guest allows debugging: the host can read its memory.", effectDrained, "Remove the debug bit from the guest policy in the VM's definition."},
 		{"E232", "The guest allows migration by an agent, which gets its keys.", effectDrained, "Remove the migration agent bit from the guest policy."},

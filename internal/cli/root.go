@@ -20,6 +20,7 @@ type Source interface {
 	Report(ctx context.Context, job uint32, restart *uint32) (api.Report, error)
 	Jobs(ctx context.Context) (api.Jobs, error)
 	Nodes(ctx context.Context) (api.Nodes, error)
+	LatestEvidence(ctx context.Context, node string) (api.NodeEvidence, error)
 }
 
 // Open makes a Source from the configuration file. It is called when a command needs one, so
@@ -46,7 +47,7 @@ func NewRootCommand(out, errOut io.Writer, version string, open Open, more ...*c
 	c.SetErr(errOut)
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &ExitError{ExitUsage, err} })
 	s := screen{open: open, config: c.PersistentFlags().String("config", defaultConfig, "configuration file")}
-	c.AddCommand(s.reportCommand(), s.whyCommand(), s.nodesCommand(), s.jobsCommand(), explainCommand(), NewEvidenceCommand(out, errOut))
+	c.AddCommand(s.reportCommand(), s.whyCommand(), s.nodesCommand(), s.jobsCommand(), explainCommand(), NewEvidenceCommand(out, errOut), s.policyCommand(certificateStore))
 	c.AddCommand(more...)
 	return c
 }

@@ -196,6 +196,8 @@ type source struct {
 	report api.Report
 	err    error
 	asked  []uint32
+
+	evidence map[string]api.NodeEvidence
 }
 
 func (s *source) Report(_ context.Context, job uint32, restart *uint32) (api.Report, error) {
@@ -207,6 +209,13 @@ func (s *source) Report(_ context.Context, job uint32, restart *uint32) (api.Rep
 }
 func (s *source) Jobs(context.Context) (api.Jobs, error)   { return jobs(), s.err }
 func (s *source) Nodes(context.Context) (api.Nodes, error) { return fleet(), s.err }
+func (s *source) LatestEvidence(_ context.Context, node string) (api.NodeEvidence, error) {
+	e, ok := s.evidence[node]
+	if s.err == nil && !ok {
+		return e, enclave.Refuse("E135", enclave.FaultRequest, "no evidence of node %s", node)
+	}
+	return e, s.err
+}
 
 // enclaveCommand runs a command line and gives what it printed and its exit status.
 func enclaveCommand(t *testing.T, src *source, args ...string) (string, int) {

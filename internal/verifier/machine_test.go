@@ -170,3 +170,21 @@ func TestRunningJobsKeepTheirPolicy(t *testing.T) {
 		assert.Len(t, w.appraiser.Judged(), 1, "new jobs have the new one")
 	})
 }
+
+func TestLatestEvidenceIsForOperators(t *testing.T) {
+	t.Parallel()
+	bubble(t, "as the node sent it", func(t *testing.T, w *world) {
+		operator := verifier.Viewer{UID: 7, Operator: true}
+		_, err := w.v.LatestEvidence(t.Context(), operator, "n1")
+		assert.Equal(t, "E135 request", told(err), "there is none")
+		k := w.register(job(7, "n1"))
+		w.all(k, "n1")
+		_, err = w.v.LatestEvidence(t.Context(), verifier.Viewer{UID: 2001}, "n1")
+		assert.Equal(t, "E132 request", told(err), "not even to the job's user")
+		e, err := w.v.LatestEvidence(t.Context(), operator, "n1")
+		require.NoError(t, err)
+		assert.Equal(t, "7.0", e.Job)
+		assert.Equal(t, enclave.StatusAffirming, e.Result.Status)
+		assert.Contains(t, string(e.Evidence.Report), w.nodes["n1"].Chip)
+	})
+}

@@ -159,6 +159,25 @@ func (v *Verifier) Fleet(ctx context.Context, who Viewer) (api.Nodes, error) {
 	return out, nil
 }
 
+// LatestEvidence is the last evidence of a node, for operators: it names chips.
+func (v *Verifier) LatestEvidence(ctx context.Context, who Viewer, node string) (api.NodeEvidence, error) {
+	if !who.Operator {
+		return api.NodeEvidence{}, enclave.Refuse("E132", enclave.FaultRequest, "evidence of nodes is for operators")
+	}
+	e, err := v.Ledger.LatestEvidence(ctx, node)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return api.NodeEvidence{}, enclave.Refuse("E135", enclave.FaultRequest, "no evidence of node %s is in the ledger", printable(node, 64))
+	}
+	if err != nil {
+		return api.NodeEvidence{}, ledgerRefusal(err)
+	}
+	out := api.NodeEvidence{Node: node, At: e.At, Evidence: e.Evidence, Result: e.Result}
+	if e.Key.Job != 0 {
+		out.Job = e.Key.Directory()
+	}
+	return out, nil
+}
+
 func (v *Verifier) nodeLine(ctx context.Context, node string) (api.NodeLine, error) {
 	line := api.NodeLine{Name: node, Result: enclave.StatusNone}
 	e, err := v.Ledger.Enrolled(ctx, node)

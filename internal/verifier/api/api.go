@@ -35,6 +35,7 @@ const (
 	PathReport = "/v1/people/report"
 	PathJobs   = "/v1/people/jobs"
 	PathNodes  = "/v1/people/nodes"
+	PathLatest = "/v1/people/evidence"
 
 	PathRegister     = "/v1/controller/register"
 	PathSettled      = "/v1/controller/epilog"

@@ -106,6 +106,16 @@ type Nodes struct {
 	Counters map[string]uint64 `json:"counters"`
 }
 
+// NodeEvidence is the last evidence that a node sent, as it came. What the verifier said of it
+// then stands beside it; who asks can judge it again.
+type NodeEvidence struct {
+	Node     string                    `json:"node"`
+	Job      string                    `json:"job,omitempty"` // JOBID.RESTART, none for an enrolment
+	At       time.Time                 `json:"at"`
+	Evidence enclave.Evidence          `json:"evidence"`
+	Result   enclave.AttestationResult `json:"result"`
+}
+
 // Alarm is something an admin should know of.
 type Alarm struct {
 	Code   enclave.Code `json:"code"`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
@@ -26,6 +27,11 @@ func (c *Client) Jobs(ctx context.Context) (api.Jobs, error) {
 // Nodes asks for the fleet.
 func (c *Client) Nodes(ctx context.Context) (api.Nodes, error) {
 	return ask[api.Nodes](ctx, c, api.PathNodes)
+}
+
+// LatestEvidence asks for the last evidence of a node; operators only.
+func (c *Client) LatestEvidence(ctx context.Context, node string) (api.NodeEvidence, error) {
+	return ask[api.NodeEvidence](ctx, c, api.PathLatest+"?"+url.Values{"node": {node}}.Encode())
 }
 
 // ask sends a question with a credential that is good for it alone.

@@ -139,6 +139,9 @@ func (s *Server) Public() http.Handler {
 	m.Handle("GET "+api.PathReport, s.asPerson(s.report))
 	m.Handle("GET "+api.PathJobs, s.asPerson(func(r *http.Request, who verifier.Viewer) (any, error) { return v.List(r.Context(), who) }))
 	m.Handle("GET "+api.PathNodes, s.asPerson(s.nodes))
+	m.Handle("GET "+api.PathLatest, s.asPerson(func(r *http.Request, who verifier.Viewer) (any, error) {
+		return v.LatestEvidence(r.Context(), who, r.URL.Query().Get("node"))
+	}))
 	m.Handle("/", s.unknown())
 	return m
 }
