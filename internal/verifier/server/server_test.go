@@ -377,6 +377,10 @@ func TestPeople(t *testing.T) {
 	jobs, err := s.person(2001).Jobs(t.Context())
 	require.NoError(t, err)
 	assert.Len(t, jobs.Jobs, 1)
+	_, err = s.person(2001).LatestEvidence(t.Context(), "n1")
+	assert.Equal(t, "E132", code(err), "evidence names chips")
+	_, err = s.person(3001).LatestEvidence(t.Context(), "n1&node=n2")
+	assert.Equal(t, "E135", code(err), "an operator, of a node that sent none")
 	for name, credential := range map[string]string{
 		"none": "", "one for another question": "MUNGE:0:" + api.Question("GET", api.PathReport+"?job=7"), "garbage": "MUNGE:x",
 	} {
