@@ -60,6 +60,8 @@ func explainProtocol() []Explanation {
 		{"E138", "No such enrolment is pending: it expired, or enclaved was restarted.", effectCall, "On the node again: enclave node enrol --request."},
 		{"E139", "The chip is not the one that was confirmed, or it hides its identity.", effectCall, "Compare with the machine's own record. Do not approve another chip; unmask the chip id in the firmware."},
 		{"E141", "An interactive job (salloc, srun) at a site whose enclave.yaml says interactive: deny.", "The job fails before any of its code runs; no node is drained.", "Submit a script with sbatch."},
+		{"E142", "The receipt is asked for before it is made: the job is not over, or some nodes have not said their last word.", "None.", "Ask again later: at most limits.receipt_seconds (120) after the end of the job."},
+		{"E143", "All receipts were asked for, which is for Slurm's operators.", "None.", "Export those of your own jobs: enclave receipt export JOBID."},
 		{"E140", "The node to be returned is not drained by the verifier.", "None.", "What an admin or Slurm has drained is theirs to resume: scontrol update nodename=NODE state=resume."},
 	}
 }

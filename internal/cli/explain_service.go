@@ -28,6 +28,7 @@ func explainService() []Explanation {
 		{"E522", "A job with --no-requeue was to be put back.", "The job ends.", "Submit it again, without --no-requeue if it may be put back."},
 		{"E523", "AdminComment can no longer be written without spoiling it: sacctmgr changes capitals and quotes in what other tools wrote there, or the next start has begun.", effectAlarm + " The verdict is in the ledger: enclave report.", "Nothing. If it lasts: are slurmctld's answers slow when jobs start?"},
 		{"E524", "Slurm does not answer, or did not do what it was told.", "Drains, requeues and accounting are late; they are tried again from the spool.", "Admin: look at slurmctld and slurmdbd, and at the rights of the user enclave in sacctmgr."},
+		{"E525", "A receipt could not be made or stored.", "None: the job is over, and its record in the ledger is whole. The receipt is tried again every few seconds.", "Admin: is /var/lib/slurm-enclave full or read-only? The alarm names the cause."},
 		{"E530", "The same check failed on all nodes of a job, or on many nodes within minutes.", "Taken for a fault of the policy: no node is drained for it, those of the window are resumed, jobs wait.", "Admin: correct the policy (a new firmware or image everywhere?), then the jobs start by themselves."},
 	}
 }

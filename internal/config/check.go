@@ -88,6 +88,7 @@ func (l Limits) check() error {
 		need(l.LifetimeHours >= 1 && l.LifetimeHours <= 24, "limits.lifetime_hours: want 1 to 24"),
 		need(l.BarrierSeconds >= 5 && l.BarrierSeconds <= 85, "limits.barrier_seconds: want 5 to 85"),
 		need(l.NonceSeconds >= 5 && l.NonceSeconds <= 60, "limits.nonce_seconds: want 5 to 60"),
+		need(l.ReceiptSeconds >= 1 && l.ReceiptSeconds <= 3600, "limits.receipt_seconds: want 1 to 3600"),
 	)
 }
 

@@ -107,6 +107,7 @@ type Limits struct {
 	LifetimeHours  uint32 `yaml:"lifetime_hours"`
 	BarrierSeconds uint32 `yaml:"barrier_seconds"`
 	NonceSeconds   uint32 `yaml:"nonce_seconds"`
+	ReceiptSeconds uint32 `yaml:"receipt_seconds"` // how long a receipt waits for the nodes' last words
 }
 
 // Controller is read by enclaved only.
@@ -145,7 +146,7 @@ func Default() Config {
 			Backend: "bind", FSType: "lustre", Public: "/lustre", Home: Home{Own: "user", Public: "/home"},
 			TmpSize: 4 << 30, Transport: "fabric-trusted",
 		},
-		Limits: Limits{LifetimeHours: 24, BarrierSeconds: 60, NonceSeconds: 60},
+		Limits: Limits{LifetimeHours: 24, BarrierSeconds: 60, NonceSeconds: 60, ReceiptSeconds: 120},
 		Controller: Controller{
 			Listen: ":6830", Socket: "/run/slurm-enclave/enclaved.sock", State: "/var/lib/slurm-enclave",
 			SlurmUser: "slurm", Storm: Storm{Nodes: 3, Minutes: 10}, MaxRestarts: 3,
@@ -168,6 +169,9 @@ func (l Limits) Barrier() time.Duration { return time.Duration(l.BarrierSeconds)
 
 // Nonce is the life of a nonce.
 func (l Limits) Nonce() time.Duration { return time.Duration(l.NonceSeconds) * time.Second }
+
+// Receipt is how long after the end of a job its receipt waits for the nodes' last words.
+func (l Limits) Receipt() time.Duration { return time.Duration(l.ReceiptSeconds) * time.Second }
 
 // Inventory is inventory.yaml: what the admin says the nodes are.
 type Inventory struct {

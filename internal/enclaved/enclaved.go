@@ -7,6 +7,7 @@ package enclaved
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/file"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/munge"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/peer"
@@ -79,6 +81,10 @@ func prepare(ctx context.Context, log *logrus.Logger, f files, path string) (*da
 	if err != nil {
 		return nil, err
 	}
+	receipts, err := receiptKeys(c.Controller.State)
+	if err != nil {
+		return nil, err
+	}
 	authority, err := pki.New(key)
 	if err != nil {
 		return nil, err
@@ -93,7 +99,7 @@ func prepare(ctx context.Context, log *logrus.Logger, f files, path string) (*da
 	}
 	d := &daemon{log: log, config: c, ledger: l, books: b, site: site.New(slurm.NewCLI(program.Runner{}), l, time.Now)}
 	d.verifier, err = verifier.New(ctx, verifier.Settings{
-		Config: c, Inventory: inventory, Key: key, Ledger: l, Site: timely{d.site}, Tenants: b, Appraiser: b, Authority: authority, Alarm: d.alarm,
+		Config: c, Inventory: inventory, Key: key, Receipts: receipts, Ledger: l, Site: timely{d.site}, Tenants: b, Appraiser: b, Authority: authority, Alarm: d.alarm,
 	})
 	if err == nil {
 		d.server, err = server.New(server.Settings{
@@ -122,6 +128,7 @@ func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
 	}
 	d.log.WithFields(logrus.Fields{
 		"address": d.config.Controller.Listen, "key": pin(d.verifier.Public()), "simulated": d.config.Controller.AllowSimulated,
+		"receipt_key": pin(rawKey(d.verifier.ReceiptSigners().Real)),
 	}).Info("ready")
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -140,7 +147,18 @@ func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
 	return nil
 }
 
-// keep does the errands that Slurm could not be told, and reads the books again when told to.
+// seal makes receipts that are due. What fails is an alarm of the verifier's, and tried again.
+func (d *daemon) seal(ctx context.Context) {
+	work, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := d.verifier.SealDue(work); err != nil && ctx.Err() == nil {
+		d.log.WithError(err).Warn("receipts not made")
+	}
+}
+
+func rawKey(k enclave.PublicKey) ed25519.PublicKey { return k[:] }
+
+// keep seals receipts, does the errands that Slurm could not be told, and reads the books again when told to.
 func (d *daemon) keep(ctx context.Context, reload <-chan os.Signal) {
 	t := time.NewTicker(spoolPause)
 	defer t.Stop()
@@ -154,6 +172,9 @@ func (d *daemon) keep(ctx context.Context, reload <-chan os.Signal) {
 				d.log.WithError(err).Warn("errands not done")
 			}
 			cancel()
+			d.seal(ctx)
+		case <-d.verifier.Over():
+			d.seal(ctx)
 		case <-reload:
 			if err := d.books.load(d.config); err != nil {
 				d.log.WithError(err).Error("files not read again, the old ones stay in force")

@@ -24,8 +24,12 @@ import (
 // maxFile bounds a file of the configuration.
 const maxFile = 4 << 20
 
-// keyFile is the verifier's key, beneath controller.state.
-const keyFile = "verifier.key"
+// Keys beneath controller.state: the verifier's, and those of receipts.
+const (
+	keyFile              = "verifier.key"
+	receiptKeyFile       = "receipt.key"
+	simulatedReceiptFile = "receipt-simulated.key"
+)
 
 // wrong is a fault of the configuration: what, and what to do.
 func wrong(code enclave.Code, fix string, err error) error {
@@ -104,6 +108,20 @@ func loadKey(c config.Config) (ed25519.PrivateKey, error) {
 		return nil, wrong("E005", "put the line that enclaved key prints into enclave.yaml on all hosts", errors.New("verifier.key in enclave.yaml is not this verifier's key"))
 	}
 	return key, err
+}
+
+// receiptKeys makes each at the first start. They are pinned by readers of receipts, whom a new one
+// would be shown to: nothing turns away in silence.
+func receiptKeys(state string) (verifier.ReceiptKeys, error) {
+	var k verifier.ReceiptKeys
+	var err error
+	if k.Real, err = pki.LoadOrNewKey(filepath.Join(state, receiptKeyFile)); err == nil {
+		k.Simulated, err = pki.LoadOrNewKey(filepath.Join(state, simulatedReceiptFile))
+	}
+	if err != nil {
+		return k, keyFault(err)
+	}
+	return k, nil
 }
 
 func openLedger(ctx context.Context, state string) (*ledger.Ledger, error) {

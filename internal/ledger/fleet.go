@@ -71,6 +71,18 @@ func (l *Ledger) Enrolled(ctx context.Context, node string) (Enrolment, error) {
 	return list[0], nil
 }
 
+// EnrolledAt is the node's enrolment that was in force at a time.
+func (l *Ledger) EnrolledAt(ctx context.Context, node string, at time.Time) (Enrolment, error) {
+	list, err := l.enrolments(ctx, "WHERE node=?1 AND at<=?2 AND (revoked IS NULL OR revoked>?2) ORDER BY id DESC LIMIT 1", node, millis(at))
+	if err == nil && len(list) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Enrolment{}, fmt.Errorf("find enrolment of %s: %w", node, err)
+	}
+	return list[0], nil
+}
+
 // Enrolments lists all of a node, the replaced and revoked too, oldest first.
 func (l *Ledger) Enrolments(ctx context.Context, node string) ([]Enrolment, error) {
 	return l.enrolments(ctx, "WHERE node=? ORDER BY id", node)

@@ -108,32 +108,39 @@ func putEvidence(ctx context.Context, tx *sql.Tx, e Evidence) error {
 	if certificates == nil {
 		certificates = []byte{}
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO evidence
-		(cluster, job, restart, node, purpose, epoch, nonce, report, certificates, provider, keys, result, at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+	endorsed, err := putEndorsements(ctx, tx, e.Result.Endorsements)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO evidence
+		(cluster, job, restart, node, purpose, epoch, nonce, report, certificates, provider, keys, result, endorsements, at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
 		e.Key.Cluster, e.Key.Job, e.Key.Restart, e.Node, e.Purpose, e.Epoch, e.Nonce.String(),
-		report, certificates, e.Evidence.Provider, text(e.Keys), text(e.Result), millis(e.At))
+		report, certificates, e.Evidence.Provider, text(e.Keys), text(e.Result), text(endorsed), millis(e.At))
 	return err
 }
 
 // EvidenceOf lists all evidence of one start, in the order it came.
 func (l *Ledger) EvidenceOf(ctx context.Context, k enclave.JobKey) ([]Evidence, error) {
-	rows, err := l.db.QueryContext(ctx, `SELECT node, purpose, epoch, nonce, report, certificates, provider, keys, result, at
+	rows, err := l.db.QueryContext(ctx, `SELECT node, purpose, epoch, nonce, report, certificates, provider, keys, result, endorsements, at
 		FROM evidence WHERE cluster=? AND job=? AND restart=? ORDER BY id`, k.Cluster, k.Job, k.Restart)
 	if err != nil {
 		return nil, fmt.Errorf("list evidence of %s: %w", k, err)
 	}
-	out := []Evidence{}
+	out, endorsed := []Evidence{}, []endorsements{}
 	err = each(rows, func() error {
-		e := Evidence{Key: k}
+		e, by := Evidence{Key: k}, endorsements{}
 		var nonce string
-		var keys, result sql.NullString
+		var keys, result, digests sql.NullString
 		var at int64
-		bad := rows.Scan(&e.Node, &e.Purpose, &e.Epoch, &nonce, &e.Evidence.Report, &e.Evidence.Certificates, &e.Evidence.Provider, &keys, &result, &at)
-		bad = errors.Join(bad, e.Nonce.UnmarshalText([]byte(nonce)), column(keys, &e.Keys), column(result, &e.Result))
+		bad := rows.Scan(&e.Node, &e.Purpose, &e.Epoch, &nonce, &e.Evidence.Report, &e.Evidence.Certificates, &e.Evidence.Provider, &keys, &result, &digests, &at)
+		bad = errors.Join(bad, e.Nonce.UnmarshalText([]byte(nonce)), column(keys, &e.Keys), column(result, &e.Result), column(digests, &by))
 		e.At = time.UnixMilli(at).UTC()
-		out = append(out, e)
+		out, endorsed = append(out, e), append(endorsed, by)
 		return bad
 	})
+	if err == nil {
+		err = l.endorse(ctx, out, endorsed)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list evidence of %s: %w", k, err)
 	}

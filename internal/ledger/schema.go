@@ -66,5 +66,19 @@ CREATE TABLE policies (              -- the texts under which jobs were started
   digest TEXT PRIMARY KEY, name TEXT NOT NULL, text TEXT NOT NULL, at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX evidence_by_node ON evidence (node, id);
+`, `
+CREATE TABLE documents (             -- certificates and revocation lists: what evidence was judged by
+  digest TEXT PRIMARY KEY, body BLOB NOT NULL
+) STRICT;
+ALTER TABLE evidence ADD COLUMN endorsements TEXT;
+CREATE TABLE receipts (              -- append only; jobs.sealed stays when a row is taken away by force
+  cluster TEXT NOT NULL, seq INTEGER NOT NULL, job INTEGER NOT NULL, restart INTEGER NOT NULL,
+  digest TEXT NOT NULL, previous TEXT NOT NULL, envelope BLOB NOT NULL, at INTEGER NOT NULL,
+  PRIMARY KEY (cluster, seq), UNIQUE (cluster, job, restart)
+) STRICT;
+CREATE TRIGGER receipts_never_change BEFORE UPDATE ON receipts BEGIN SELECT RAISE(ABORT, 'receipts never change'); END;
+CREATE TRIGGER receipts_never_go BEFORE DELETE ON receipts BEGIN SELECT RAISE(ABORT, 'receipts never go'); END;
+ALTER TABLE jobs ADD COLUMN sealed INTEGER;
+CREATE INDEX jobs_unsealed ON jobs (cluster, ended) WHERE sealed IS NULL;
 `}
 }

@@ -32,14 +32,21 @@ func (v *Verifier) admit(ctx context.Context, s *start) error {
 	if err != nil {
 		return err
 	}
-	if err := v.answerAll(s, signed, leaves); err != nil {
+	if err = v.answerAll(s, signed, leaves); err != nil {
 		return err
 	}
 	v.mu.Lock()
 	row := s.row()
 	v.mu.Unlock()
 	row.Header, row.Signature = signed.Header, signed.Signature
-	if err := v.Ledger.Decide(ctx, s.plan.Job.JobKey, row, time.Now()); err != nil {
+	now, k := time.Now(), s.plan.Job.JobKey
+	if err = v.Ledger.Decide(ctx, k, row, now); err != nil {
+		return err
+	}
+	err = v.Ledger.AddRoster(ctx, ledger.Roster{
+		Key: k, Epoch: s.epoch, Header: signed.Header, Signature: signed.Signature, Peers: s.peers, At: now,
+	})
+	if err != nil {
 		return err
 	}
 	v.mu.Lock()

@@ -184,6 +184,7 @@ func (v *Verifier) TeardownReport(ctx context.Context, node string, r api.Teardo
 	if err := v.Ledger.Teardown(ctx, r.Job, node, r, time.Now()); err != nil {
 		return ledgerRefusal(err)
 	}
+	v.wakeSealer()
 	if r.Closed || r.Refusal == nil || r.Refusal.Fault != enclave.FaultNode {
 		return nil
 	}

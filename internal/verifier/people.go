@@ -19,24 +19,43 @@ type Viewer struct {
 	Operator bool
 }
 
-// Report makes the document of one start; restart nil is the latest. A job that the viewer may
-// not see looks like one that is not there.
+// Report makes the document of one start; restart nil is the latest.
 func (v *Verifier) Report(ctx context.Context, who Viewer, job uint32, restart *uint32) (api.Report, error) {
-	e, err := v.Ledger.Latest(ctx, v.Config.Cluster, job)
-	if restart != nil {
-		e, err = v.Ledger.Entry(ctx, enclave.JobKey{Cluster: v.Config.Cluster, Job: job, Restart: *restart})
-	}
-	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !who.Operator && who.UID != e.Job.UID) {
-		return api.Report{}, enclave.Refuse("E135", enclave.FaultRequest, "no enclave job %d of yours is in the ledger", job)
-	}
+	e, err := v.visible(ctx, who, job, restart)
 	if err != nil {
-		return api.Report{}, ledgerRefusal(err)
+		return api.Report{}, err
 	}
 	members, err := v.Ledger.Members(ctx, e.Job.JobKey)
 	if err != nil {
 		return api.Report{}, ledgerRefusal(err)
 	}
-	return report(e, members, v.Config.Storage.Transport)
+	out, err := report(e, members, v.Config.Storage.Transport)
+	if err != nil {
+		return api.Report{}, err
+	}
+	sealed, err := v.Ledger.ReceiptOf(ctx, e.Job.JobKey)
+	if err == nil {
+		out.Receipt, out.Sequence = "sha256:"+sealed.Digest.String(), sealed.Sequence
+	} else if !errors.Is(err, ledger.ErrNotFound) {
+		return api.Report{}, ledgerRefusal(err)
+	}
+	return out, nil
+}
+
+// visible finds one start, the latest when restart is nil. A job that the viewer may not see looks
+// like one that is not there.
+func (v *Verifier) visible(ctx context.Context, who Viewer, job uint32, restart *uint32) (ledger.Entry, error) {
+	e, err := v.Ledger.Latest(ctx, v.Config.Cluster, job)
+	if restart != nil {
+		e, err = v.Ledger.Entry(ctx, enclave.JobKey{Cluster: v.Config.Cluster, Job: job, Restart: *restart})
+	}
+	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !who.Operator && who.UID != e.Job.UID) {
+		return e, enclave.Refuse("E135", enclave.FaultRequest, "no enclave job %d of yours is in the ledger", job)
+	}
+	if err != nil {
+		return e, ledgerRefusal(err)
+	}
+	return e, nil
 }
 
 // report is pure.

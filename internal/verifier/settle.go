@@ -84,6 +84,7 @@ func (v *Verifier) settle(ctx context.Context, e ledger.Entry, requeued bool) (a
 	if err := v.Ledger.End(ctx, k, time.Now()); err != nil {
 		return api.Settlement{}, ledgerRefusal(err)
 	}
+	v.wakeSealer()
 	if out.Requeued = requeued; out.Go || requeued {
 		return out, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -81,6 +82,7 @@ type Settings struct {
 	Config    config.Config
 	Inventory config.Inventory
 	Key       ed25519.PrivateKey
+	Receipts  ReceiptKeys
 	Ledger    *ledger.Ledger
 	Site      Site
 	Tenants   Tenants
@@ -93,9 +95,13 @@ type Settings struct {
 // what is not yet decided is lost with the process, and those jobs are requeued.
 type Verifier struct {
 	Settings
-	digest  enclave.Digest // SHA-256 of the raw public key: the claim's verifier key
-	tickets *tickets
-	pending *pending
+	digest   enclave.Digest               // SHA-256 of the raw public key: the claim's verifier key
+	over     chan struct{}                // a job may have become ready for its receipt
+	unsealed map[enclave.JobKey]time.Time // receipts that could not be made, by when that was told
+	asked    time.Time                    // when Slurm was last asked about jobs that nobody said to be over
+	dead     map[enclave.JobKey]bool      // those that were not alive then
+	tickets  *tickets
+	pending  *pending
 
 	life context.Context //nolint:containedctx // the life of the watchers, ended by Close
 	end  context.CancelFunc
@@ -109,13 +115,16 @@ type Verifier struct {
 
 // New makes a Verifier. It runs until Close.
 func New(ctx context.Context, s Settings) (*Verifier, error) {
+	if err := s.Receipts.check(s.Key); err != nil {
+		return nil, fmt.Errorf("make verifier: %w", err)
+	}
 	if len(s.Key) != ed25519.PrivateKeySize || s.Ledger == nil || s.Site == nil || s.Tenants == nil || s.Appraiser == nil || s.Authority == nil || s.Alarm == nil {
 		return nil, errors.New("make verifier: a part is missing")
 	}
 	if _, err := s.Appraiser.Policy(""); err != nil {
 		return nil, err
 	}
-	v := &Verifier{Settings: s, tickets: newTickets(), pending: newPending(), starts: map[enclave.JobKey]*start{}}
+	v := &Verifier{Settings: s, tickets: newTickets(), pending: newPending(), starts: map[enclave.JobKey]*start{}, over: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{}}
 	v.digest = sha256.Sum256(v.Public())
 	v.life, v.end = context.WithCancel(context.WithoutCancel(ctx))
 	return v, nil

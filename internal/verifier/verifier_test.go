@@ -69,7 +69,7 @@ func newWorld(t *testing.T) *world {
 	authority, err := pki.New(key)
 	require.NoError(t, err)
 	w.settings = verifier.Settings{
-		Config: c, Inventory: inventory(), Key: key, Site: w.site, Tenants: oneTenant{}, Appraiser: w.appraiser, Authority: authority,
+		Config: c, Inventory: inventory(), Key: key, Receipts: verifier.ReceiptKeys{Real: verifiertest.ReceiptKey(false), Simulated: verifiertest.ReceiptKey(true)}, Site: w.site, Tenants: oneTenant{}, Appraiser: w.appraiser, Authority: authority,
 		Alarm: func(a ledger.Alarm) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -37,6 +37,10 @@ const (
 	PathNodes  = "/v1/people/nodes"
 	PathLatest = "/v1/people/evidence"
 
+	PathReceipt     = "/v1/people/receipt"
+	PathReceipts    = "/v1/people/receipts"
+	PathReceiptKeys = "/v1/people/receipt-keys"
+
 	PathRegister     = "/v1/controller/register"
 	PathSettled      = "/v1/controller/epilog"
 	PathEnrolPending = "/v1/admin/enrol/pending"

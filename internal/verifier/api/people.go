@@ -57,7 +57,8 @@ type Report struct {
 	Storage    Storage          `json:"storage"`
 	TimelineMS map[string]int64 `json:"timeline_ms"` // per phase, the slowest node's
 	NotCovered []string         `json:"not_covered"`
-	Receipt    string           `json:"receipt"` // "not yet" until receipts exist
+	Receipt    string           `json:"receipt"` // "not yet", or "sha256:" and the digest of its file
+	Sequence   uint64           `json:"receipt_sequence,omitempty"`
 	Refusal    *enclave.Refusal `json:"refusal,omitempty"`
 	Registered time.Time        `json:"registered"`
 	Started    *time.Time       `json:"started,omitempty"` // GO

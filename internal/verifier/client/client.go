@@ -31,7 +31,7 @@ const (
 	firstPause   = 100 * time.Millisecond
 	longestPause = 2 * time.Second
 	longestCall  = 150 * time.Second
-	maxAnswer    = 16 << 20
+	maxAnswer    = 192 << 20 // the greatest receipt, in base64
 )
 
 // Options say whom to call and as whom.

@@ -34,6 +34,25 @@ func (c *Client) LatestEvidence(ctx context.Context, node string) (api.NodeEvide
 	return ask[api.NodeEvidence](ctx, c, api.PathLatest+"?"+url.Values{"node": {node}}.Encode())
 }
 
+// Receipt asks for the receipt of one start of a job, the latest when restart is nil.
+func (c *Client) Receipt(ctx context.Context, job uint32, restart *uint32) (api.Receipt, error) {
+	path := fmt.Sprintf("%s?job=%d", api.PathReceipt, job)
+	if restart != nil {
+		path += fmt.Sprintf("&restart=%d", *restart)
+	}
+	return ask[api.Receipt](ctx, c, path)
+}
+
+// Receipts asks for the next part of the cluster's chain, as an operator.
+func (c *Client) Receipts(ctx context.Context, from uint64) (api.Receipts, error) {
+	return ask[api.Receipts](ctx, c, fmt.Sprintf("%s?from=%d", api.PathReceipts, from))
+}
+
+// ReceiptKeys asks for the public keys of receipts.
+func (c *Client) ReceiptKeys(ctx context.Context) (api.ReceiptKeys, error) {
+	return ask[api.ReceiptKeys](ctx, c, api.PathReceiptKeys)
+}
+
 // ask sends a question with a credential that is good for it alone.
 func ask[A any](ctx context.Context, c *Client, path string) (A, error) {
 	var none A

@@ -96,21 +96,46 @@ func (s *Server) viewer(r *http.Request) (verifier.Viewer, error) {
 }
 
 func (s *Server) report(r *http.Request, who verifier.Viewer) (any, error) {
+	job, restart, err := jobAndRestart(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.Verifier.Report(r.Context(), who, job, restart)
+}
+
+// jobAndRestart reads which start is asked for; nil is the latest.
+func jobAndRestart(r *http.Request) (uint32, *uint32, error) {
 	bad := enclave.Refuse("E129", enclave.FaultRequest, "want job=N and perhaps restart=N")
 	q := r.URL.Query()
 	job, err := strconv.ParseUint(q.Get("job"), 10, 32)
 	if err != nil {
-		return nil, bad
+		return 0, nil, bad
 	}
 	if !q.Has("restart") {
-		return s.Verifier.Report(r.Context(), who, uint32(job), nil)
+		return uint32(job), nil, nil
 	}
 	n, err := strconv.ParseUint(q.Get("restart"), 10, 32)
 	if err != nil {
-		return nil, bad
+		return 0, nil, bad
 	}
 	restart := uint32(n)
-	return s.Verifier.Report(r.Context(), who, uint32(job), &restart)
+	return uint32(job), &restart, nil
+}
+
+func (s *Server) receipt(r *http.Request, who verifier.Viewer) (any, error) {
+	job, restart, err := jobAndRestart(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.Verifier.Receipt(r.Context(), who, job, restart)
+}
+
+func (s *Server) receipts(r *http.Request, who verifier.Viewer) (any, error) {
+	from, err := strconv.ParseUint(r.URL.Query().Get("from"), 10, 63)
+	if err != nil {
+		return nil, enclave.Refuse("E129", enclave.FaultRequest, "want from=N, the number of a receipt")
+	}
+	return s.Verifier.ReceiptChain(r.Context(), who, from)
 }
 
 // nodes adds what the server turned away, for operators.

@@ -142,6 +142,9 @@ func (s *Server) Public() http.Handler {
 	m.Handle("GET "+api.PathLatest, s.asPerson(func(r *http.Request, who verifier.Viewer) (any, error) {
 		return v.LatestEvidence(r.Context(), who, r.URL.Query().Get("node"))
 	}))
+	m.Handle("GET "+api.PathReceipt, s.asPerson(s.receipt))
+	m.Handle("GET "+api.PathReceipts, s.asPerson(s.receipts))
+	m.Handle("GET "+api.PathReceiptKeys, s.asPerson(func(*http.Request, verifier.Viewer) (any, error) { return v.ReceiptSigners(), nil }))
 	m.Handle("/", s.unknown())
 	return m
 }

@@ -103,7 +103,7 @@ func start(t *testing.T) *site {
 		inventory.Nodes = append(inventory.Nodes, enclave.Node{Name: fmt.Sprintf("n%d", i), Addresses: []netip.Addr{a}, Tunnel: a})
 	}
 	s.v, err = verifier.New(t.Context(), verifier.Settings{
-		Config: c, Inventory: inventory, Key: key, Ledger: s.ledger, Site: s.slurm, Tenants: tenants{},
+		Config: c, Inventory: inventory, Key: key, Receipts: verifier.ReceiptKeys{Real: verifiertest.ReceiptKey(false), Simulated: verifiertest.ReceiptKey(true)}, Ledger: s.ledger, Site: s.slurm, Tenants: tenants{},
 		Appraiser: &verifiertest.Appraiser{}, Authority: s.authority, Alarm: func(ledger.Alarm) {},
 	})
 	require.NoError(t, err)

@@ -112,6 +112,12 @@ type Node struct {
 	Sealing hpke.PrivateKey
 }
 
+// ReceiptKey is a fixed key for receipts; each kind has its own.
+func ReceiptKey(simulated bool) ed25519.PrivateKey {
+	seed := sha256.Sum256(fmt.Appendf(nil, "receipts of tests, simulated %t", simulated))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
 // ChipOf is the chip of a fake node.
 func ChipOf(name string) string {
 	d := sha256.Sum256([]byte(name))
