@@ -175,7 +175,14 @@ func outside(frames []frame) []frame {
 
 func enclaveNode(a netip.Addr) bool { return netip.MustParsePrefix("10.93.1.0/24").Contains(a) }
 
-func wireguard(f frame) bool { return f.proto == unix.IPPROTO_UDP && f.dstPort == tunnelPort }
+// wireguard is WireGuard's, or the kernel's word that nobody takes it any more, which quotes it: a
+// node that has ended its part of a job may get a packet of one that has not.
+func wireguard(f frame) bool {
+	if q := f.payload; f.proto == unix.IPPROTO_ICMP && len(q) >= 28 && q[0] == 0x45 && q[9] == unix.IPPROTO_UDP {
+		return binary.BigEndian.Uint16(q[22:]) == tunnelPort
+	}
+	return f.proto == unix.IPPROTO_UDP && f.dstPort == tunnelPort
+}
 
 // control is Slurm's own traffic: slurmctld, slurmd, srun's ports.
 func control(f frame) bool {

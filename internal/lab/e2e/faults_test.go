@@ -131,7 +131,7 @@ func TestP5TheVerifierIsAway(t *testing.T) {
 	})
 	t.Run("between the barriers: the job is requeued and runs when it is back", func(t *testing.T) {
 		idle(t)
-		setFault(t, "n3", `{"slow": 3000}`)
+		setFault(t, "n3", `{"slow": 8000}`)
 		id := submit(t, "alice", "srun hostname", "--partition=cpu-sev", "--nodes=3")
 		eventually(t, 30*time.Second, func() bool { return on(t, "n1", "root", "pgrep", "enclave-prolog").status == 0 },
 			func() string { return "no prolog on n1" })
