@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"fmt"
 	"go/ast"
 	"go/token"
 	"os"
@@ -51,6 +52,13 @@ var flagCall = regexp.MustCompile(`^((Bool|Count|Duration|Float64|Func|Int|Int64
 
 func TestManualsNameEveryFlag(t *testing.T) {
 	t.Parallel()
+	inManuals(t, "flag --", flagName, `Fl -%s\b`)
+}
+
+// inManuals finds names in the code of command lines; each must stand in its page as the
+// expression says, with the name in place of %s.
+func inManuals(t *testing.T, what string, find func(ast.Node) string, expression string) {
+	t.Helper()
 	seen := 0
 	for _, s := range sources(t) {
 		page, ok := manual[s.dir()]
@@ -59,9 +67,10 @@ func TestManualsNameEveryFlag(t *testing.T) {
 		}
 		text := read(t, "docs/man/"+page)
 		ast.Inspect(s.file, func(n ast.Node) bool {
-			if name := flagName(n); name != "" {
+			if name := find(n); name != "" {
 				seen++
-				assert.Truef(t, regexp.MustCompile(`Fl -`+regexp.QuoteMeta(name)+`\b`).MatchString(text), "%s: --%s of %s is missing", page, name, s.path)
+				there := regexp.MustCompile(fmt.Sprintf(expression, regexp.QuoteMeta(name))).MatchString(text)
+				assert.Truef(t, there, "%s: %s%s of %s is missing", page, what, name, s.path)
 			}
 			return true
 		})
@@ -90,22 +99,7 @@ func flagName(n ast.Node) string {
 
 func TestManualsNameEveryCommand(t *testing.T) {
 	t.Parallel()
-	seen := 0
-	for _, s := range sources(t) {
-		page, ok := manual[s.dir()]
-		if !ok || s.test {
-			continue
-		}
-		text := read(t, "docs/man/"+page)
-		ast.Inspect(s.file, func(n ast.Node) bool {
-			if name := commandName(n); name != "" {
-				seen++
-				assert.Truef(t, regexp.MustCompile(`(?m)\b(Nm|Ic|Cm)\b.*\b`+regexp.QuoteMeta(name)+`\b`).MatchString(text), "%s: command %s of %s is missing", page, name, s.path)
-			}
-			return true
-		})
-	}
-	assert.NotZero(t, seen)
+	inManuals(t, "command ", commandName, `(?m)\b(Nm|Ic|Cm)\b.*\b%s\b`)
 }
 
 // commandName is the first word of Use in a visible cobra.Command, or in a call of command, which
