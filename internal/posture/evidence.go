@@ -20,6 +20,8 @@ import (
 
 // attester asks for one report and judges it.
 func (m Machine) attester(ctx context.Context, c config.Controller) ladder.Attester {
+	ctx, cancel := context.WithTimeout(ctx, firmware)
+	defer cancel()
 	var data [64]byte
 	if _, err := rand.Read(data[:]); err != nil {
 		return unmade(err)

@@ -36,7 +36,8 @@ type Machine struct {
 }
 
 const (
-	patience   = 30 * time.Second // for everything
+	firmware   = 30 * time.Second // for a report: other guests of the host may be served first
+	kernel     = 10 * time.Second // for what is tried of it
 	slurmdSays = 5 * time.Second  // for its version
 )
 
@@ -47,8 +48,6 @@ func usualConfs() []string {
 
 // Facts reads and tries. What can't be read is missing in the facts, and the ladder says so.
 func (m Machine) Facts(ctx context.Context) ladder.Facts {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	c, err := load(m.Config)
 	machine := hardware.Machine{}
 	f := ladder.Facts{Root: os.Geteuid() == 0, Processor: machine.Processor()}
@@ -56,12 +55,19 @@ func (m Machine) Facts(ctx context.Context) ladder.Facts {
 	if f.Encryption.TSM && f.Root {
 		f.Attester = m.attester(ctx, c.Controller)
 	}
-	f.Kernel = capability.Try(ctx)
+	f.Kernel = try(ctx)
 	f.Slurm = m.slurm(ctx, c)
 	if err != nil {
 		f.Slurm.ConfigError = err.Error()
 	}
 	return f
+}
+
+// try has a time of its own: firmware that hangs is no fault of the kernel's.
+func try(ctx context.Context) ladder.Kernel {
+	ctx, cancel := context.WithTimeout(ctx, kernel)
+	defer cancel()
+	return capability.Try(ctx)
 }
 
 // load reads enclave.yaml; without one, or with one that can't be used, the presets hold.
