@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -150,5 +151,31 @@ func FuzzLoad(f *testing.F) {
 		}
 		assert.NotEmpty(t, c.Cluster)
 		assert.LessOrEqual(t, c.Limits.LifetimeHours, uint32(24))
+	})
+}
+
+func FuzzInventory(f *testing.F) {
+	f.Add("nodes: [{name: n1, addresses: [10.0.0.1], tunnel: 10.0.0.1}]")
+	f.Add("nodes: [{name: n1, addresses: [10.0.0.1, \"fd00::1\"], tunnel: \"fd00::1\"}, {name: n2, addresses: [10.0.0.1], tunnel: 10.0.0.1}]")
+	f.Add("nodes: [{name: n1, addresses: [\"::ffff:10.0.0.1\"], tunnel: \"fe80::1%eth0\"}]")
+	f.Add("nodes: !x")
+	f.Add("nodes: [&a {name: *a}]")
+	f.Fuzz(func(t *testing.T, s string) {
+		i, err := config.LoadInventory(strings.NewReader(s))
+		if err != nil {
+			assert.Empty(t, i.Nodes)
+			return
+		}
+		names, owners := map[string]bool{}, map[netip.Addr]bool{}
+		for _, n := range i.Nodes {
+			assert.False(t, n.Name == "" || names[n.Name], "%q", n.Name)
+			names[n.Name] = true
+			assert.Contains(t, n.Addresses, n.Tunnel)
+			for _, a := range n.Addresses {
+				assert.False(t, !a.IsValid() || a.Is4In6() || a.Zone() != "" || owners[a], "%s", a)
+				owners[a] = true
+			}
+		}
+		assert.NotEmpty(t, i.Nodes)
 	})
 }

@@ -161,7 +161,7 @@ func (v *Verifier) Fleet(ctx context.Context, who Viewer) (api.Nodes, error) {
 			return api.Nodes{}, ledgerRefusal(err)
 		}
 		if !who.Operator {
-			line.ChipID, line.Fingerprint, line.LastJob, line.Refusal = "", "", "", nil
+			line.ChipID, line.ReportID, line.Fingerprint, line.LastJob, line.Refusal = "", "", "", "", nil
 		}
 		out.Nodes = append(out.Nodes, line)
 	}
@@ -202,7 +202,7 @@ func (v *Verifier) nodeLine(ctx context.Context, node string) (api.NodeLine, err
 	e, err := v.Ledger.Enrolled(ctx, node)
 	if err == nil {
 		at := e.At
-		line.Enrolled, line.ChipID, line.Fingerprint, line.EnrolledAt = true, e.Chip, e.Fingerprint.String(), &at
+		line.Enrolled, line.ChipID, line.ReportID, line.Fingerprint, line.EnrolledAt = true, e.Chip, e.ReportID, e.Fingerprint.String(), &at
 	} else if !errors.Is(err, ledger.ErrNotFound) {
 		return line, err
 	}

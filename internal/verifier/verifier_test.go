@@ -675,6 +675,7 @@ func TestPeopleSeeTheirOwn(t *testing.T) {
 		fleet, err = w.v.Fleet(t.Context(), bob)
 		require.NoError(t, err)
 		assert.Empty(t, fleet.Nodes[1].ChipID)
+		assert.Empty(t, fleet.Nodes[1].ReportID)
 		assert.Nil(t, fleet.Nodes[1].Refusal)
 	})
 }

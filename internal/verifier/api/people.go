@@ -91,6 +91,7 @@ type NodeLine struct {
 	Name        string           `json:"name"`
 	Enrolled    bool             `json:"enrolled"`
 	ChipID      string           `json:"chip_id,omitempty"`
+	ReportID    string           `json:"report_id,omitempty"`   // where the chip is masked
 	Fingerprint string           `json:"fingerprint,omitempty"` // SHA-256 of the certificate
 	EnrolledAt  *time.Time       `json:"enrolled_at,omitempty"`
 	Result      enclave.Status   `json:"result"` // of the latest evidence
