@@ -77,6 +77,12 @@ type reportJSON struct {
 	ReportedTCB    enclave.TCB         `json:"reported_tcb"`
 	CommittedTCB   enclave.TCB         `json:"committed_tcb"`
 	LaunchTCB      enclave.TCB         `json:"launch_tcb"`
+	PlatformInfo   string              `json:"platform_info"`
+	GuestSVN       uint32              `json:"guest_svn"`
+	IDKey          enclave.KeyDigest   `json:"id_key_digest"`
+	AuthorKey      enclave.KeyDigest   `json:"author_key_digest"`
+	LaunchMit      string              `json:"launch_mitigations"`
+	CurrentMit     string              `json:"current_mitigations"`
 }
 
 func show(out io.Writer, report []byte, asJSON bool) error {
@@ -94,6 +100,8 @@ func show(out io.Writer, report []byte, asJSON bool) error {
 		ReportID: hex.EncodeToString(res.ReportID[:]), ChipID: res.ChipID, VMPL: res.VMPL,
 		Policy: fmt.Sprintf("%#x", res.Policy), Debug: res.Debug, MigrationAgent: res.MigrationAgent, SMT: res.SMT,
 		CurrentTCB: res.CurrentTCB, ReportedTCB: res.ReportedTCB, CommittedTCB: res.CommittedTCB, LaunchTCB: res.LaunchTCB,
+		PlatformInfo: fmt.Sprintf("%#x", res.PlatformInfo), GuestSVN: res.GuestSVN, IDKey: res.IDKeyDigest, AuthorKey: res.AuthorKeyDigest,
+		LaunchMit: fmt.Sprintf("%#x", res.LaunchMitigations), CurrentMit: fmt.Sprintf("%#x", res.CurrentMitigations),
 	}
 	var err error
 	if asJSON {
@@ -120,8 +128,14 @@ chip id        %s
 vmpl           %d
 guest policy   %s debug=%t migration_agent=%t smt=%t
 tcb            bl/tee/snp/ucode reported %s, current %s, committed %s, launch %s
+platform info  %s
+guest svn      %d
+id key         %s
+author key     %s
+mitigations    launch %s, current %s
 `, r.Version, or(r.Part, "unknown"), r.Signer, r.Measurement, r.ReportData, r.HostData, r.ReportID, r.ChipID, r.VMPL,
-		r.Policy, r.Debug, r.MigrationAgent, r.SMT, r.ReportedTCB, r.CurrentTCB, r.CommittedTCB, r.LaunchTCB)
+		r.Policy, r.Debug, r.MigrationAgent, r.SMT, r.ReportedTCB, r.CurrentTCB, r.CommittedTCB, r.LaunchTCB,
+		r.PlatformInfo, r.GuestSVN, r.IDKey, r.AuthorKey, r.LaunchMit, r.CurrentMit)
 	return err
 }
 
