@@ -9,29 +9,17 @@ import (
 	"runtime"
 	"syscall"
 
-	"github.com/sirupsen/logrus"
-
-	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
+	"github.com/slurm-enclave/slurm-enclave/internal/door"
 	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
 )
 
 func main() {
-	log := logrus.New()
-	if err := run(); err != nil {
-		log.WithError(err).Error("keeper ended")
-		os.Exit(1)
-	}
-}
-
-func run() error {
 	// The signal's handler stands before the prolog hears "ready".
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 	runtime.GOMAXPROCS(keeper.Processors(runtime.NumCPU()))
-	cfg, ready, err := spawn.Inherited()
-	if err != nil {
-		return err
+	if err := door.Keep(ctx); err != nil {
+		os.Exit(1) //nolint:gocritic // the kernel takes the handler back
 	}
-	return keeper.Run(ctx, spawn.Self{}, cfg, ready)
 }

@@ -28,7 +28,7 @@ type Enroller interface {
 type Registrar interface {
 	PendingEnrols(ctx context.Context) ([]api.PendingEnrol, error)
 	EnrolApprove(ctx context.Context, r api.ApproveRequest) error
-	Revoke(ctx context.Context, node string) error
+	Revoke(ctx context.Context, r api.RevokeRequest) (api.RevokeAnswer, error)
 	Return(ctx context.Context, node string) error
 }
 
@@ -52,9 +52,7 @@ func NewNodeCommand(m Machine) *cobra.Command {
 	c.RunE = func(*cobra.Command, []string) error {
 		return &ExitError{ExitUsage, errors.New("want enrol, revoke or return")}
 	}
-	c.AddCommand(m.enrolCommand(),
-		m.adminCommand("revoke", "Take a node's certificate out of use", Registrar.Revoke),
-		m.adminCommand("return", "Put a node that was drained by us back to work", Registrar.Return))
+	c.AddCommand(m.enrolCommand(), m.revokeCommand(), m.returnCommand())
 	return c
 }
 
@@ -89,14 +87,14 @@ func (m Machine) enrolCommand() *cobra.Command {
 	return c
 }
 
-func (m Machine) adminCommand(name, short string, f func(Registrar, context.Context, string) error) *cobra.Command {
-	c := nodeCommand(name+" NODE", short, cobra.ExactArgs(1))
+func (m Machine) returnCommand() *cobra.Command {
+	c := nodeCommand("return NODE", "Put a node that was drained by us back to work", cobra.ExactArgs(1))
 	c.RunE = func(c *cobra.Command, args []string) error {
 		r, err := m.Registrar(configOf(c))
 		if err != nil {
 			return &ExitError{ExitUnknown, err}
 		}
-		if err := f(r, c.Context(), args[0]); err != nil {
+		if err := r.Return(c.Context(), args[0]); err != nil {
 			return asked(err)
 		}
 		return nil

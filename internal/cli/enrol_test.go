@@ -50,9 +50,12 @@ func (r *registry) EnrolApprove(_ context.Context, q api.ApproveRequest) error {
 	return nil
 }
 
-func (r *registry) Revoke(_ context.Context, node string) error {
-	r.log += "revoke " + node
-	return enclave.Refuse("E138", enclave.FaultRequest, "not enrolled")
+func (r *registry) Revoke(_ context.Context, q api.RevokeRequest) (api.RevokeAnswer, error) {
+	r.log += "revoke " + q.Node + ": " + q.Reason + "\n"
+	if q.Node != "n2" {
+		return api.RevokeAnswer{}, enclave.Refuse("E138", enclave.FaultRequest, "not enrolled")
+	}
+	return api.RevokeAnswer{Ended: []enclave.JobKey{{Cluster: "c1", Job: 4711, Restart: 1}}}, nil
 }
 
 func (r *registry) Return(_ context.Context, node string) error {
@@ -164,8 +167,16 @@ func TestRevokeAndReturn(t *testing.T) {
 	t.Parallel()
 	r := &registry{}
 	_, err := runNode(t, r, "", nil, "revoke", "n1")
+	assert.Equal(t, cli.ExitUsage, exitCode(err), "without a reason")
+	_, err = runNode(t, r, "", nil, "revoke", "n1", "--reason", "gone")
 	assert.Equal(t, cli.ExitDenied, exitCode(err))
+	out, err := runNode(t, r, "", nil, "revoke", "n2", "--reason", "stolen disk")
+	require.NoError(t, err)
+	assert.Equal(t, "revoked n2, drained\nended job 4711.1\n", out)
+	out, err = runNode(t, r, "", nil, "revoke", "n2", "--reason", "stolen disk", "--json")
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"ended": [{"cluster": "c1", "job": 4711, "restart": 1}]}`, out)
 	_, err = runNode(t, r, "", nil, "return", "n2")
 	require.NoError(t, err)
-	assert.Equal(t, "revoke n1return n2", r.log)
+	assert.Equal(t, "revoke n1: gone\nrevoke n2: stolen disk\nrevoke n2: stolen disk\nreturn n2", r.log)
 }

@@ -52,6 +52,8 @@ func explainNode() []Explanation {
 		{"E270", "A mitigation that the policy asks for was not in force when the guest was launched, or is not now.", effectDrained, "Update host and firmware as the bulletin says and start the guest anew, or correct mitigations in the policy."},
 		{"E240", "enclave-keeper did not start on the node, or did not become ready.", effectDrained, "Look at the node's log; is /usr/libexec/slurm-enclave/enclave-keeper of this release?"},
 		{"E241", "enclave-keeper did not end with its job.", effectAfter, "End it by its process id, then run enclave host check."},
+		{"E242", "enclave-keeper found no verifier that proved the node again before its time was over.", "The node closes gate and tunnel. The job is ended (E531). No node is drained.", "Was enclaved away for longer than limits.renew_grace_seconds? The node's log has the last error."},
+		{"E243", "enclave-keeper heard of a later roster and could not believe it, or not put it in place.", "The node closes gate and tunnel. The job is ended.", "The node's log names the cause; if it is the signature, suspect the network between node and verifier."},
 		{"E245", "After the job the node does not equal its recorded closed state.", effectAfter, "On the node: enclave host check names each difference. Clean up, or reboot it."},
 		{"E249", "The node's journal of the job could not be written.", effectDrained, "Check space and permissions of /run/slurm-enclave on the node."},
 		{"E250", "The addresses that the node announced are not those of its inventory entry.", effectDrained, "Correct the node's entry in inventory.yaml, or its network."},

@@ -29,6 +29,8 @@ func explainService() []Explanation {
 		{"E523", "AdminComment can no longer be written without spoiling it: sacctmgr changes capitals and quotes in what other tools wrote there, or the next start has begun.", effectAlarm + " The verdict is in the ledger: enclave report.", "Nothing. If it lasts: are slurmctld's answers slow when jobs start?"},
 		{"E524", "Slurm does not answer, or did not do what it was told.", "Drains, requeues and accounting are late; they are tried again from the spool.", "Admin: look at slurmctld and slurmdbd, and at the rights of the user enclave in sacctmgr."},
 		{"E525", "A receipt could not be made or stored.", "None: the job is over, and its record in the ledger is whole. The receipt is tried again every few seconds.", "Admin: is /var/lib/slurm-enclave full or read-only? The alarm names the cause."},
+		{"E531", "A node of the running job did not prove itself again in time: its keeper died, or it does not reach the verifier.", "The job is ended. No node is drained: from here nobody knows why.", "On the node: the lines of enclave-keeper in /var/log/slurm-enclave.log; can it reach port 6830 of the verifier?"},
+		{"E532", "An operator revoked a node of the job.", "The job is ended and not put back: its ranks had begun. The node is drained and not enrolled.", "Submit the job again. Admin: when the node is trusted again, enrol it and run enclave node return."},
 		{"E530", "The same check failed on all nodes of a job, or on many nodes within minutes.", "Taken for a fault of the policy: no node is drained for it, those of the window are resumed, jobs wait.", "Admin: correct the policy (a new firmware or image everywhere?), then the jobs start by themselves."},
 	}
 }

@@ -87,6 +87,9 @@ func (l Limits) check() error {
 	return first(
 		need(l.LifetimeHours >= 1 && l.LifetimeHours <= 24, "limits.lifetime_hours: want 1 to 24"),
 		need(l.BarrierSeconds >= 5 && l.BarrierSeconds <= 85, "limits.barrier_seconds: want 5 to 85"),
+		need(l.RenewSeconds >= 1 && l.RenewSeconds <= 3600, "limits.renew_seconds: want 1 to 3600"),
+		need(l.RenewGraceSeconds >= 2*l.RenewSeconds && l.RenewGraceSeconds <= 86400,
+			"limits.renew_grace_seconds: want at least two renewals, and at most 86400"),
 		need(l.NonceSeconds >= 5 && l.NonceSeconds <= 60, "limits.nonce_seconds: want 5 to 60"),
 		need(l.ReceiptSeconds >= 1 && l.ReceiptSeconds <= 3600, "limits.receipt_seconds: want 1 to 3600"),
 	)

@@ -108,6 +108,11 @@ type Limits struct {
 	BarrierSeconds uint32 `yaml:"barrier_seconds"`
 	NonceSeconds   uint32 `yaml:"nonce_seconds"`
 	ReceiptSeconds uint32 `yaml:"receipt_seconds"` // how long a receipt waits for the nodes' last words
+
+	// A node proves itself again every RenewSeconds while a job runs, give or take a tenth. One
+	// that did not for RenewGraceSeconds, counted from the last time it did, closes by itself.
+	RenewSeconds      uint32 `yaml:"renew_seconds"`
+	RenewGraceSeconds uint32 `yaml:"renew_grace_seconds"`
 }
 
 // Controller is read by enclaved only.
@@ -146,7 +151,7 @@ func Default() Config {
 			Backend: "bind", FSType: "lustre", Public: "/lustre", Home: Home{Own: "user", Public: "/home"},
 			TmpSize: 4 << 30, Transport: "fabric-trusted",
 		},
-		Limits: Limits{LifetimeHours: 24, BarrierSeconds: 60, NonceSeconds: 60, ReceiptSeconds: 120},
+		Limits: Limits{LifetimeHours: 24, BarrierSeconds: 60, NonceSeconds: 60, ReceiptSeconds: 120, RenewSeconds: 600, RenewGraceSeconds: 1800},
 		Controller: Controller{
 			Listen: ":6830", Socket: "/run/slurm-enclave/enclaved.sock", State: "/var/lib/slurm-enclave",
 			SlurmUser: "slurm", Storm: Storm{Nodes: 3, Minutes: 10}, MaxRestarts: 3,
@@ -172,6 +177,12 @@ func (l Limits) Nonce() time.Duration { return time.Duration(l.NonceSeconds) * t
 
 // Receipt is how long after the end of a job its receipt waits for the nodes' last words.
 func (l Limits) Receipt() time.Duration { return time.Duration(l.ReceiptSeconds) * time.Second }
+
+// Overdue is when enclaved ends the job of a node that has not proved itself again. It is one
+// period after the node has closed by itself, so that the two never race.
+func (l Limits) Overdue() time.Duration {
+	return time.Duration(l.RenewSeconds+l.RenewGraceSeconds) * time.Second
+}
 
 // Inventory is inventory.yaml: what the admin says the nodes are.
 type Inventory struct {

@@ -12,6 +12,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/tunnel"
+	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
@@ -55,7 +56,12 @@ func (n *node) admitted(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	return n.gate.WriteGo(n.admission(answer))
+	// The keeper hears of GO when GO is there: what it then hears of the verifier may unlink it.
+	g := n.admission(answer)
+	if err = n.gate.WriteGo(g); err != nil {
+		return err
+	}
+	return n.keeper.Grant(keeper.Grant{Go: g, Lifetime: answer.Lifetime, Renew: answer.Renew})
 }
 
 // askAfter is how long a node waits for its neighbours before it asks whether they still come.

@@ -7,6 +7,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/attest"
 	"github.com/slurm-enclave/slurm-enclave/internal/claim"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 	"github.com/slurm-enclave/slurm-enclave/internal/roster"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
@@ -31,8 +32,8 @@ func (n *node) attested(ctx context.Context) (err error) {
 		return err
 	}
 	n.epoch = nonce.Epoch
-	a := n.announcement(nonce)
-	if err = n.timed("report", func() error { return n.evidence(ctx, &a, nonce) }); err != nil {
+	var a api.Announcement
+	if err = n.timed("report", func() error { a, err = n.announce(ctx, nonce); return err }); err != nil {
 		return err
 	}
 	var answer roster.Answer
@@ -43,28 +44,15 @@ func (n *node) attested(ctx context.Context) (err error) {
 	return n.timed("roster", func() error { return n.accept(ctx, a, answer) })
 }
 
-func (n *node) announcement(nonce api.NonceAnswer) api.Announcement {
-	p := n.keys.Public()
-	return api.Announcement{
-		Job: n.job.JobKey, Node: n.name, Epoch: nonce.Epoch, Purpose: claim.PurposeJob, Nonce: nonce.Nonce,
-		Keys:      enclave.NodeKeys{WireGuard: p.WireGuard, Ed25519: p.Ed25519, HPKE: p.HPKE},
-		Addresses: nonce.Self.Addresses, Endpoint: netip.AddrPortFrom(nonce.Self.Tunnel, n.config.Network.Port),
-	}
-}
-
-func (n *node) evidence(ctx context.Context, a *api.Announcement, nonce api.NonceAnswer) error {
+// announce makes the report. The addresses are the inventory's, which the verifier told.
+func (n *node) announce(ctx context.Context, nonce api.NonceAnswer) (api.Announcement, error) {
 	pin, err := n.config.Verifier.KeyDigest()
 	if err != nil {
-		return err
+		return api.Announcement{}, err
 	}
-	data, err := api.JobClaim(n.job.JobKey, nonce.HetOffset, pin, nonce.Policy, a).ReportData()
-	if err != nil {
-		return err
-	}
-	if a.Evidence, err = attest.New(tsmDir).Evidence(ctx, data); err != nil {
-		return err
-	}
-	return a.Sign(n.keys.Sign)
+	own := enclave.Peer{Node: n.name, Addresses: nonce.Self.Addresses, Endpoint: netip.AddrPortFrom(nonce.Self.Tunnel, n.config.Network.Port)}
+	s := keeper.Speaker{Job: n.job.JobKey, Keys: n.keys, Own: own, Pin: pin, Attester: attest.New(tsmDir)}
+	return s.Announce(ctx, claim.PurposeJob, nonce.Epoch, nonce)
 }
 
 func (n *node) accept(ctx context.Context, a api.Announcement, answer roster.Answer) error {
@@ -83,7 +71,7 @@ func (n *node) accept(ctx context.Context, a api.Announcement, answer roster.Ans
 	if err = roster.CheckPeers(header, peers); err != nil {
 		return enclave.Refuse("E508", enclave.FaultService, "%s", err)
 	}
-	n.header, n.own = header, answer.Leaf
+	n.header, n.own, n.leaves = header, answer.Leaf, peers
 	n.until = uint64(received)/1e9 + uint64(header.Lifetime)
 	for _, p := range peers {
 		if p.Node == n.name {

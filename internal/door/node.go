@@ -15,6 +15,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/gate"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
 	"github.com/slurm-enclave/slurm-enclave/internal/journal"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
@@ -43,7 +44,9 @@ type node struct {
 	keys   attest.Keys
 	header enclave.RosterHeader
 	own    enclave.Peer
+	leaves []enclave.Peer // the whole roster, in its order
 	peers  []mesh.Peer
+	keeper *spawn.Handle
 	until  uint64 // CLOCK_BOOTTIME, seconds: the end of the roster's lifetime
 	device mesh.Device
 }

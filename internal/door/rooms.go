@@ -3,9 +3,7 @@ package door
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
-	"path/filepath"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
@@ -86,15 +84,29 @@ func (n *node) meshUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = spawn.Keeper(ctx, KeeperPath, keeper.Config{
-		Key: n.job.JobKey, Device: n.device.Link.Name, MTU: n.device.Link.MTU, Userspace: driver == mesh.DriverKeeper,
-		Directory: n.directory(), GoFile: filepath.Join(GateDir, fmt.Sprintf("%d.go", n.job.Job)),
-		Expires: n.until, PrivateKey: n.keys.WireGuard(),
-	})
-	if err != nil {
+	if err = n.keep(ctx, driver); err != nil {
 		return err
 	}
 	return mesh.Up(ctx, kernel, n.device)
+}
+
+// keep starts the keeper with all it needs until the job's end; it gets its own copy of the keys.
+func (n *node) keep(ctx context.Context, driver mesh.Driver) error {
+	pin, err := n.config.Verifier.KeyDigest()
+	if err != nil {
+		return err
+	}
+	keys, err := n.keys.Secret()
+	if err != nil {
+		return err
+	}
+	defer keys.Wipe()
+	n.keeper, err = spawn.Keeper(ctx, KeeperPath, keeper.Config{
+		Key: n.job.JobKey, Node: n.name, Device: n.device.Link.Name, MTU: n.device.Link.MTU, Userspace: driver == mesh.DriverKeeper,
+		Directory: n.directory(), Gate: n.gate, Expires: n.until, Keys: keys,
+		Verifier: n.config.Verifier.Address, Pin: pin, Epoch: n.header.Epoch, Peers: n.leaves,
+	})
+	return err
 }
 
 const ethernetMTU = 1500

@@ -143,6 +143,13 @@ func (t timely) Requeue(ctx context.Context, key enclave.JobKey, reason string) 
 	return t.site.Requeue(ctx, key, reason)
 }
 
+// End is verifier.Outcomes'.
+func (t timely) End(ctx context.Context, key enclave.JobKey, reason string) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return t.site.End(ctx, key, reason)
+}
+
 // RecordVerdict is verifier.Outcomes'.
 func (t timely) RecordVerdict(ctx context.Context, key enclave.JobKey, comment []byte) error {
 	ctx, cancel := bounded(ctx)

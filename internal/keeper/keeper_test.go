@@ -5,144 +5,319 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
+	"github.com/slurm-enclave/slurm-enclave/internal/roster"
 )
 
-func config(t testing.TB) keeper.Config {
+// bubble runs a test on a clock that stands still until everybody waits.
+func bubble(t *testing.T, name string, f func(*testing.T, *scene)) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "4711.0")
-	require.NoError(t, os.Mkdir(dir, 0o700))
-	goFile := filepath.Join(dir, "4711.go")
-	require.NoError(t, os.WriteFile(goFile, []byte("go"), 0o400))
-	return keeper.Config{
-		Key: enclave.JobKey{Cluster: "c", Job: 4711}, Device: "enc4711", MTU: 1420, Userspace: true,
-		Directory: dir, GoFile: goFile, Expires: 86400, PrivateKey: enclave.NewSecret([]byte("0123456789abcdef0123456789abcdef")),
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { f(t, newScene(t)) })
+	})
+}
+
+// closed waits for the keeper's end: GO is gone, and was so before the tunnel.
+func (s *scene) closed(t *testing.T, done <-chan error) error {
+	t.Helper()
+	err := <-done
+	assert.NoFileExists(t, s.goFile())
+	if s.c.Userspace {
+		assert.True(t, s.tunnel.closed)
+		assert.False(t, s.tunnel.late, "the tunnel was closed before the gate")
 	}
-}
-
-type tunnel struct {
-	done   chan struct{}
-	closed bool
-	goFile string
-	late   bool // the gate was still open when the tunnel was closed
-}
-
-func (f *tunnel) Done() <-chan struct{} { return f.done }
-
-func (f *tunnel) Close() error {
-	_, err := os.Stat(f.goFile)
-	f.closed, f.late = true, err == nil
-	return nil
-}
-
-type host struct {
-	tunnel  *tunnel
-	settle  error
-	open    error
-	expired chan struct{}
-}
-
-func newHost(c keeper.Config) *host {
-	return &host{tunnel: &tunnel{done: make(chan struct{}), goFile: c.GoFile}, expired: make(chan struct{})}
-}
-
-func (h *host) Settle(keeper.Config) error              { return h.settle }
-func (h *host) Open(string, int) (keeper.Tunnel, error) { return h.tunnel, h.open }
-func (h *host) Wait(ctx context.Context, _ uint64) error {
-	select {
-	case <-h.expired:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	assert.Empty(t, s.c.Keys.Bytes(), "the keys are wiped")
+	return err
 }
 
 func TestRun(t *testing.T) {
-	ok := func(error) error { return nil }
-	t.Run("the end of the lifetime closes the gate and then the tunnel", func(t *testing.T) {
-		c := config(t)
-		h := newHost(c)
-		close(h.expired)
-		require.NoError(t, keeper.Run(t.Context(), h, c, ok))
-		assert.NoFileExists(t, c.GoFile)
-		assert.True(t, h.tunnel.closed)
-		assert.False(t, h.tunnel.late)
-		assert.Empty(t, c.PrivateKey.Bytes())
+	bubble(t, "the job's own end closes the gate and then the tunnel", func(t *testing.T, s *scene) {
+		s.c.Expires = 1060
+		done := s.run(t.Context(), 10)
+		require.NoError(t, s.closed(t, done))
+		assert.Equal(t, 1060*time.Second, s.Now())
 	})
-	t.Run("the epilog's signal is no error", func(t *testing.T) {
-		c := config(t)
-		h := newHost(c)
+	bubble(t, "no GO outlives the job's own end", func(t *testing.T, s *scene) {
+		s.c.Expires = 1030
+		done := s.run(t.Context(), 10)
+		time.Sleep(25 * time.Second)
+		assert.Equal(t, 1030*time.Second, s.expires())
+		require.NoError(t, s.closed(t, done))
+	})
+	bubble(t, "the epilog's signal is no error, and leaves the kernel's device to the epilog", func(t *testing.T, s *scene) {
+		s.c.Userspace = false
 		ctx, cancel := context.WithCancel(t.Context())
-		require.NoError(t, keeper.Run(ctx, h, c, func(error) error { cancel(); return nil }))
-		assert.NoFileExists(t, c.GoFile)
-		assert.True(t, h.tunnel.closed)
+		done := s.run(ctx, 10)
+		time.Sleep(time.Second)
+		cancel()
+		require.NoError(t, s.closed(t, done))
+		assert.Len(t, s.peers(), 2)
 	})
-	t.Run("a tunnel that ends by itself closes the gate", func(t *testing.T) {
-		c := config(t)
-		h := newHost(c)
-		close(h.tunnel.done)
-		require.ErrorContains(t, keeper.Run(t.Context(), h, c, ok), "ended")
-		assert.NoFileExists(t, c.GoFile)
+	bubble(t, "a tunnel that ends by itself closes the gate", func(t *testing.T, s *scene) {
+		done := s.run(t.Context(), 10)
+		time.Sleep(time.Second)
+		close(s.tunnel.done)
+		require.ErrorContains(t, s.closed(t, done), "ended")
 	})
-	t.Run("a keeper that nobody waits for ends at once", func(t *testing.T) {
-		c := config(t)
-		h := newHost(c)
-		require.ErrorContains(t, keeper.Run(t.Context(), h, c, func(error) error { return errors.New("broken pipe") }), "broken pipe")
-		assert.True(t, h.tunnel.closed)
-		assert.NoFileExists(t, c.GoFile)
+	bubble(t, "a prolog that ended without GO leaves a keeper that asks nobody", func(t *testing.T, s *scene) {
+		s.c.Expires = 1600
+		done := s.run(t.Context(), 0)
+		require.NoError(t, s.closed(t, done))
+		assert.Empty(t, s.renewed)
+		assert.Equal(t, 1600*time.Second, s.Now())
 	})
-	t.Run("the kernel's WireGuard needs no tunnel of ours", func(t *testing.T) {
-		c := config(t)
-		c.Userspace = false
-		h := newHost(c)
-		h.open = errors.New("must not be called")
-		close(h.expired)
-		require.NoError(t, keeper.Run(t.Context(), h, c, ok))
+	bubble(t, "a keeper that nobody waits for ends at once", func(t *testing.T, s *scene) {
+		p := keeper.Parts{Host: s, Mesh: s.net.Kernel()}
+		err := keeper.Run(t.Context(), p, s.c, func(error) error { return errors.New("broken pipe") })
+		require.ErrorContains(t, err, "broken pipe")
+		assert.True(t, s.tunnel.closed)
 	})
-	for name, spoil := range map[string]func(*host){
-		"settle": func(h *host) { h.settle = errors.New("no cgroup") },
-		"open":   func(h *host) { h.open = errors.New("no tun") },
+	for name, spoil := range map[string]func(*scene){
+		"settle": func(s *scene) { s.settle = errors.New("no cgroup") },
+		"open":   func(s *scene) { s.open = errors.New("no tun") },
 	} {
-		t.Run("what is not in place is said: "+name, func(t *testing.T) {
-			c := config(t)
-			h := newHost(c)
-			spoil(h)
+		bubble(t, "what is not in place is said: "+name, func(t *testing.T, s *scene) {
+			spoil(s)
 			var said error
-			err := keeper.Run(t.Context(), h, c, func(err error) error { said = err; return nil })
+			err := keeper.Run(t.Context(), keeper.Parts{Host: s}, s.c, func(err error) error { said = err; return nil })
 			require.Error(t, err)
 			require.Error(t, said)
 		})
 	}
 }
 
+func TestRenewal(t *testing.T) {
+	bubble(t, "GO gets a new end with each renewal, and none is early or late", func(t *testing.T, s *scene) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := s.run(ctx, 10)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		require.GreaterOrEqual(t, len(s.renewed), 54)
+		at := upSince
+		for _, next := range s.renewed {
+			assert.InDelta(t, 10, (next - at).Seconds(), 1.0001)
+			at = next
+		}
+		assert.Equal(t, at.Truncate(time.Second)+60*time.Second, s.expires())
+		assert.NotEqual(t, s.claims[0].Nonce, s.claims[1].Nonce)
+		assert.Equal(t, s.claims[0].Keys, s.claims[1].Keys)
+		cancel()
+		require.NoError(t, s.closed(t, done))
+	})
+	bubble(t, "a verifier that is away for less than the grace period harms nobody", func(t *testing.T, s *scene) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := s.run(ctx, 10)
+		s.set(enclave.Refuse("E500", enclave.FaultService, "connection refused"), nil)
+		time.Sleep(55 * time.Second)
+		assert.Equal(t, upSince+60*time.Second, s.expires(), "GO is as it was")
+		s.set(nil, nil)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		assert.Greater(t, s.expires(), upSince+110*time.Second)
+		assert.Contains(t, s.said(), "not renewed, trying again")
+		assert.Contains(t, s.said(), "renewed again")
+		assert.Equal(t, 1, strings.Count(s.said(), "trying again"), "one line for a whole outage")
+		cancel()
+		require.NoError(t, s.closed(t, done))
+	})
+	bubble(t, "a verifier that is away for longer closes the node, at GO's end", func(t *testing.T, s *scene) {
+		done := s.run(t.Context(), 10)
+		s.set(enclave.Refuse("E500", enclave.FaultService, "connection refused"), nil)
+		err := s.closed(t, done)
+		r, ok := enclave.AsRefusal(err)
+		require.True(t, ok)
+		assert.Equal(t, keeper.CodeLate, r.Code)
+		require.ErrorContains(t, err, "connection refused")
+		assert.Equal(t, upSince+60*time.Second, s.Now())
+	})
+	bubble(t, "the kernel's device goes, too, when nobody vouches for the node", func(t *testing.T, s *scene) {
+		s.c.Userspace = false
+		done := s.run(t.Context(), 10)
+		s.set(enclave.Refuse("E500", enclave.FaultService, "connection refused"), nil)
+		require.Error(t, s.closed(t, done))
+		assert.Empty(t, s.peers())
+	})
+	bubble(t, "what the verifier decides is final", func(t *testing.T, s *scene) {
+		done := s.run(t.Context(), 10)
+		s.set(nil, enclave.Refuse("E235", enclave.FaultNode, "old firmware"))
+		require.ErrorContains(t, s.closed(t, done), "E235")
+		assert.InDelta(t, 1010, s.Now().Seconds(), 1.1)
+	})
+	bubble(t, "a firmware that is busy is asked again", func(t *testing.T, s *scene) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s.busy = enclave.Refuse("E226", enclave.FaultNode, "busy")
+		done := s.run(ctx, 10)
+		time.Sleep(30 * time.Second)
+		s.mu.Lock()
+		s.busy = nil
+		s.mu.Unlock()
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		assert.NotEmpty(t, s.renewed)
+		cancel()
+		require.NoError(t, s.closed(t, done))
+	})
+	t.Run("nothing here reads a wall clock", func(t *testing.T) {
+		files, err := filepath.Glob("*.go")
+		require.NoError(t, err)
+		for _, f := range files {
+			if strings.HasSuffix(f, "_test.go") {
+				continue
+			}
+			b, err := os.ReadFile(f)
+			require.NoError(t, err)
+			assert.NotContains(t, string(b), "time.Now", f)
+			assert.NotContains(t, string(b), "time.Since", f)
+		}
+	})
+}
+
+func TestWatch(t *testing.T) {
+	bubble(t, "a node that leaves is out of the tunnel at once, and GO is gone", func(t *testing.T, s *scene) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := s.run(ctx, 10)
+		time.Sleep(3 * time.Second)
+		before := s.peers()
+		require.Contains(t, before, "n3")
+		s.news <- s.without("n3", nil)
+		synctest.Wait()
+		assert.Equal(t, upSince+3*time.Second, s.Now(), "not a moment passed")
+		after := s.peers()
+		assert.NotContains(t, after, "n3")
+		assert.NotEqual(t, before["n2"], after["n2"], "a new key for those that stay")
+		assert.Zero(t, s.expires())
+		time.Sleep(12 * time.Second)
+		assert.Zero(t, s.expires(), "a renewal does not write GO again")
+		cancel()
+		require.NoError(t, s.closed(t, done))
+	})
+	bubble(t, "the node that was revoked closes its gate and its tunnel", func(t *testing.T, s *scene) {
+		s.c.Userspace = false
+		done := s.run(t.Context(), 10)
+		time.Sleep(time.Second)
+		s.set(enclave.Refuse("E532", enclave.FaultNode, "revoked"), nil)
+		s.news <- func(request) (answer, error) { return answer{}, enclave.Refuse("E532", enclave.FaultNode, "revoked") }
+		require.ErrorContains(t, s.closed(t, done), "E532")
+		assert.Equal(t, upSince+time.Second, s.Now())
+		assert.Empty(t, s.peers())
+	})
+	bubble(t, "the nodes that stay hold their tunnel for the epilog, but not for ever", func(t *testing.T, s *scene) {
+		s.c.Userspace = false
+		done := s.run(t.Context(), 10)
+		time.Sleep(3 * time.Second)
+		s.set(nil, enclave.Refuse("E532", enclave.FaultNode, "n3 was revoked"))
+		s.news <- s.without("n3", nil)
+		time.Sleep(55 * time.Second)
+		synctest.Wait()
+		assert.Len(t, s.peers(), 1, "the epilog reads the counters of this device")
+		require.ErrorContains(t, s.closed(t, done), "E242")
+		assert.Equal(t, upSince+60*time.Second, s.Now())
+	})
+	bubble(t, "a job that is over has its epilog on the way", func(t *testing.T, s *scene) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := s.run(ctx, 10)
+		s.set(enclave.Refuse("E502", enclave.FaultService, "not running"), nil)
+		time.Sleep(40 * time.Second)
+		synctest.Wait()
+		assert.NotZero(t, s.expires())
+		cancel()
+		require.NoError(t, s.closed(t, done))
+	})
+	bubble(t, "a watch that was cut off is taken up again", func(t *testing.T, s *scene) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := s.run(ctx, 10)
+		for range 3 {
+			s.news <- func(request) (answer, error) {
+				return answer{}, enclave.Refuse("E509", enclave.FaultService, "stopping")
+			}
+		}
+		time.Sleep(5 * time.Second)
+		s.news <- s.without("n2", nil)
+		synctest.Wait()
+		assert.NotContains(t, s.peers(), "n2")
+		cancel()
+		require.NoError(t, s.closed(t, done))
+	})
+	bubble(t, "answers that say nothing are not asked for in a storm", func(t *testing.T, s *scene) {
+		ctx, cancel := context.WithCancel(t.Context())
+		asked := 0
+		for range 8 {
+			s.news <- func(request) (answer, error) { asked++; return answer{}, nil }
+		}
+		done := s.run(ctx, 10)
+		time.Sleep(3500 * time.Millisecond)
+		synctest.Wait()
+		assert.Equal(t, 4, asked)
+		cancel()
+		require.NoError(t, s.closed(t, done))
+	})
+	for name, spoil := range map[string]func(*enclave.RosterHeader, *roster.Answer){
+		"a roster of the same epoch": func(h *enclave.RosterHeader, _ *roster.Answer) { h.Epoch-- },
+		"a roster of another job":    func(h *enclave.RosterHeader, _ *roster.Answer) { h.Job++ },
+		"a roster with another root": func(h *enclave.RosterHeader, _ *roster.Answer) { h.Root[0]++ },
+		"an answer to another call": func(_ *enclave.RosterHeader, a *roster.Answer) {
+			if a != nil {
+				a.Nonce[0]++
+			}
+		},
+		"another node's seed": func(_ *enclave.RosterHeader, a *roster.Answer) {
+			if a != nil {
+				a.Seed[40]++
+			}
+		},
+	} {
+		bubble(t, name+" closes the node", func(t *testing.T, s *scene) {
+			done := s.run(t.Context(), 10)
+			time.Sleep(time.Second)
+			s.news <- s.without("n3", spoil)
+			r, ok := enclave.AsRefusal(s.closed(t, done))
+			require.True(t, ok)
+			assert.Equal(t, keeper.CodeNews, r.Code)
+		})
+	}
+	bubble(t, "a tunnel that does not let go of a peer closes the node", func(t *testing.T, s *scene) {
+		s.net.Forget = map[string]bool{"narrow": true}
+		done := s.run(t.Context(), 10)
+		time.Sleep(time.Second)
+		s.news <- s.without("n3", nil)
+		require.ErrorContains(t, s.closed(t, done), "still holds peer")
+	})
+}
+
 func TestConfig(t *testing.T) {
 	t.Run("what is encoded is decoded, and the bytes are wiped", func(t *testing.T) {
-		c := config(t)
+		c := newScene(t).c
 		b, err := c.Encode()
 		require.NoError(t, err)
 		got, err := keeper.Decode(b)
 		require.NoError(t, err)
-		assert.Equal(t, c.PrivateKey.Bytes(), got.PrivateKey.Bytes())
-		c.PrivateKey, got.PrivateKey = enclave.Secret{}, enclave.Secret{}
+		assert.Equal(t, c.Keys.Bytes(), got.Keys.Bytes())
+		c.Keys, got.Keys = enclave.Secret{}, enclave.Secret{}
 		assert.Equal(t, c, got)
 		assert.Equal(t, make([]byte, len(b)), b)
 	})
 	for name, spoil := range map[string]func(*keeper.Config){
 		"no job":              func(c *keeper.Config) { c.Key.Job = 0 },
-		"no key":              func(c *keeper.Config) { c.PrivateKey = enclave.Secret{} },
+		"no keys":             func(c *keeper.Config) { c.Keys = enclave.Secret{} },
 		"no end":              func(c *keeper.Config) { c.Expires = 0 },
-		"a relative path":     func(c *keeper.Config) { c.GoFile = "4711.go" },
+		"no verifier":         func(c *keeper.Config) { c.Verifier = "" },
+		"no epoch":            func(c *keeper.Config) { c.Epoch = 0 },
+		"a foreign roster":    func(c *keeper.Config) { c.Node = "n9" },
+		"a relative path":     func(c *keeper.Config) { c.Gate.Path = "gate" },
 		"another job's place": func(c *keeper.Config) { c.Directory = "/run/slurm-enclave/4712.0" },
 		"a device too long":   func(c *keeper.Config) { c.Device = "enc4711471147114" },
 	} {
 		t.Run(name+" is refused", func(t *testing.T) {
-			c := config(t)
+			c := newScene(t).c
 			spoil(&c)
 			_, err := c.Encode()
 			require.Error(t, err)
@@ -152,10 +327,10 @@ func TestConfig(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	b, err := config(f).Encode()
+	b, err := newScene(f).c.Encode()
 	require.NoError(f, err)
 	f.Add(b)
-	f.Add([]byte("slurm-enclave/keeper/v1\n"))
+	f.Add([]byte("slurm-enclave/keeper/v2\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := keeper.Decode(b)
 		if err == nil {

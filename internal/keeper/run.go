@@ -2,12 +2,18 @@ package keeper
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/go-multierror"
+	"github.com/sirupsen/logrus"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/attest"
+	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
 // Tunnel is userspace WireGuard. Its device is gone when it is closed or its process dead.
@@ -24,49 +30,97 @@ type Host interface {
 	Settle(c Config) error
 	// Open makes the device and the control socket by which mesh.Up configures it.
 	Open(device string, mtu int) (Tunnel, error)
-	// Wait returns nil at that second of CLOCK_BOOTTIME, or the context's error before it.
-	Wait(ctx context.Context, second uint64) error
+	// Now is CLOCK_BOOTTIME: it runs on while the node sleeps, and nobody sets it.
+	Now() time.Duration
+	// Wait returns nil at that moment of CLOCK_BOOTTIME, or the context's error before it.
+	Wait(ctx context.Context, until time.Duration) error
 }
 
-// Run keeps until the lifetime is over, the tunnel ends or ctx is cancelled, and then closes
-// the gate before it closes the tunnel. It calls ready once, with nil when all is in place; an
-// error of ready means that nobody waits for this keeper any more, and ends it.
-func Run(ctx context.Context, h Host, c Config, ready func(error) error) error {
-	tunnel, err := begin(h, c)
-	if err != nil {
+// Verifier is what the keeper asks, as the node that it runs on.
+type Verifier interface {
+	Nonce(ctx context.Context, r api.NonceRequest) (api.NonceAnswer, error)
+	Renew(ctx context.Context, a api.Announcement) (api.RenewAnswer, error)
+	Watch(ctx context.Context, r api.WatchRequest) (api.WatchAnswer, error)
+	Key() ed25519.PublicKey // the pinned key, nil before the first call
+}
+
+// Parts is what a keeper works with.
+type Parts struct {
+	Host     Host
+	Verifier Verifier
+	Attester Attester
+	Mesh     mesh.Kernel
+	Log      *logrus.Entry
+	// Granted waits for the prolog's word. An error means that it will never come.
+	Granted func(ctx context.Context) (Grant, error)
+}
+
+// keeper is one run. The lock holds GO: once shut, nobody writes it again.
+type keeper struct {
+	Parts
+	c      Config
+	keys   attest.Keys
+	tunnel Tunnel // nil where the kernel holds it
+
+	mu    sync.Mutex
+	shut  bool
+	epoch uint32
+}
+
+// Run keeps until the job's own end, the tunnel's, a refusal of the verifier's, or ctx, and then
+// closes the gate before it closes the tunnel. It calls ready once, with nil when all is in
+// place; an error of ready means that nobody waits for this keeper any more, and ends it.
+func Run(ctx context.Context, p Parts, c Config, ready func(error) error) error {
+	k := &keeper{Parts: p, c: c, epoch: c.Epoch}
+	defer c.Keys.Wipe()
+	if err := k.begin(); err != nil {
 		return errors.Join(err, ready(err))
 	}
+	defer k.keys.Wipe()
 	if err := ready(nil); err != nil {
-		return errors.Join(fmt.Errorf("say ready: %w", err), end(c, tunnel))
+		return errors.Join(fmt.Errorf("say ready: %w", err), k.end(false))
 	}
-	why := wait(ctx, h, c, tunnel)
-	return errors.Join(why, end(c, tunnel))
+	why := k.wait(ctx)
+	return errors.Join(why, k.end(ctx.Err() != nil))
 }
 
-func begin(h Host, c Config) (Tunnel, error) {
-	if err := h.Settle(c); err != nil {
-		return nil, fmt.Errorf("settle: %w", err)
+func (k *keeper) begin() (err error) {
+	if err = k.Host.Settle(k.c); err != nil {
+		return fmt.Errorf("settle: %w", err)
 	}
-	if !c.Userspace {
-		return nil, nil //nolint:nilnil // the kernel holds the tunnel
+	if k.keys, err = attest.ParseKeys(k.c.Keys); err != nil {
+		return err
 	}
-	t, err := h.Open(c.Device, c.MTU)
-	if err != nil {
-		return nil, fmt.Errorf("open tunnel %s: %w", c.Device, err)
+	if !k.c.Userspace {
+		return nil
 	}
-	return t, nil
+	if k.tunnel, err = k.Host.Open(k.c.Device, k.c.MTU); err != nil {
+		return fmt.Errorf("open tunnel %s: %w", k.c.Device, err)
+	}
+	return nil
 }
 
 // wait says why it ended: nil for the end of the lifetime and for the epilog's signal.
-func wait(ctx context.Context, h Host, c Config, t Tunnel) error {
+func (k *keeper) wait(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
 	defer cancel()
+	over := make(chan error, 4) // one of each task
+	tasks.Go(func() { over <- k.Host.Wait(ctx, k.last()) })
+	tasks.Go(func() {
+		g, err := k.Granted(ctx)
+		if err != nil {
+			return // the prolog ended without GO: hold what is there until the epilog
+		}
+		k.Log.WithField("renew_seconds", g.Renew).Info("keeping")
+		tasks.Go(func() { over <- k.renewing(ctx, g) })
+		tasks.Go(func() { over <- k.watching(ctx) })
+	})
 	var ended <-chan struct{}
-	if t != nil {
-		ended = t.Done()
+	if k.tunnel != nil {
+		ended = k.tunnel.Done()
 	}
-	over := make(chan error, 1)
-	go func() { over <- h.Wait(ctx, c.Expires) }()
 	select {
 	case err := <-over:
 		if ctx.Err() != nil { // the epilog's signal
@@ -74,19 +128,35 @@ func wait(ctx context.Context, h Host, c Config, t Tunnel) error {
 		}
 		return err
 	case <-ended:
-		return fmt.Errorf("tunnel %s ended", c.Device)
+		return fmt.Errorf("tunnel %s ended", k.c.Device)
 	}
 }
 
-func end(c Config, t Tunnel) error {
-	defer c.PrivateKey.Wipe()
+// last is the job's own end.
+func (k *keeper) last() time.Duration { return time.Duration(min(k.c.Expires, 1<<32)) * time.Second }
+
+// close unlinks GO for good: a renewal that is under way writes it no more.
+func (k *keeper) close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.shut = true
+	return k.c.Gate.RemoveGo(k.c.Key.Job)
+}
+
+// end closes the gate and then the tunnel. The epilog takes down the kernel's device itself, and
+// reads its counters before.
+func (k *keeper) end(epilog bool) error {
 	var errs *multierror.Error
-	if err := os.Remove(c.GoFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		errs = multierror.Append(errs, fmt.Errorf("remove %s: %w", c.GoFile, err))
+	if err := k.close(); err != nil {
+		errs = multierror.Append(errs, err)
 	}
-	if t != nil {
-		if err := t.Close(); err != nil {
-			errs = multierror.Append(errs, fmt.Errorf("close tunnel %s: %w", c.Device, err))
+	if k.tunnel != nil {
+		if err := k.tunnel.Close(); err != nil {
+			errs = multierror.Append(errs, fmt.Errorf("close tunnel %s: %w", k.c.Device, err))
+		}
+	} else if !epilog {
+		if err := mesh.Cut(context.Background(), k.Mesh, k.c.Key.Job); err != nil { // the caller's context may be over
+			errs = multierror.Append(errs, err)
 		}
 	}
 	return errs.ErrorOrNil()

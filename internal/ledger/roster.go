@@ -54,10 +54,11 @@ func (l *Ledger) Rosters(ctx context.Context, k enclave.JobKey) ([]Roster, error
 	return out, nil
 }
 
-// Running lists the starts that were let in, are not over and were not refused since.
+// Running lists the starts that were let in and are not over. One with a refusal lost it since,
+// and Slurm may not have ended it yet.
 func (l *Ledger) Running(ctx context.Context, cluster string) ([]Entry, error) {
 	rows, err := l.db.QueryContext(ctx, "SELECT "+entryColumns+` FROM jobs
-		WHERE cluster=? AND started IS NOT NULL AND ended IS NULL AND refusal IS NULL ORDER BY job, restart`, cluster)
+		WHERE cluster=? AND started IS NOT NULL AND ended IS NULL ORDER BY job, restart`, cluster)
 	if err != nil {
 		return nil, fmt.Errorf("list running jobs: %w", err)
 	}

@@ -56,8 +56,10 @@ func TestOnlyStartsThatRunAreRunning(t *testing.T) {
 	}, noon))
 	list, err := l.Running(ctx, "c1")
 	require.NoError(t, err)
-	require.Len(t, list, 1)
-	assert.Equal(t, uint32(4), list[0].Job.Job)
+	require.Len(t, list, 2)
+	assert.Equal(t, uint32(3), list[0].Job.Job)
+	assert.NotNil(t, list[0].Refusal, "one that was refused is not over before Slurm says so")
+	assert.Equal(t, uint32(4), list[1].Job.Job)
 	list, err = l.Running(ctx, "another")
 	require.NoError(t, err)
 	assert.Empty(t, list)
@@ -68,20 +70,20 @@ func TestRenewalsOfDaysStaySmall(t *testing.T) {
 	l, _ := open(t)
 	ctx := t.Context()
 	k := plan(7, 0, 2001).Job.JobKey
-	renew := func(node string, n byte, good bool) ledger.Evidence {
+	renew := func(node string, n byte) ledger.Evidence {
 		return ledger.Evidence{
 			Key: k, Node: node, Purpose: 2, Epoch: 1, Nonce: enclave.Nonce{n},
 			Evidence: enclave.Evidence{Report: []byte{n}, Certificates: []byte{}}, At: noon.Add(time.Duration(n) * time.Minute),
 		}
 	}
-	start := renew("n1", 100, true)
+	start := renew("n1", 100)
 	start.Purpose = 1
 	require.NoError(t, l.AddEvidence(ctx, start))
 	for n := byte(1); n <= 9; n++ {
 		good := n != 5
-		require.NoError(t, l.AddRenewal(ctx, renew("n1", n, good), enclave.Digest{n}, good))
+		require.NoError(t, l.AddRenewal(ctx, renew("n1", n), enclave.Digest{n}, good))
 	}
-	require.NoError(t, l.AddRenewal(ctx, renew("n2", 20, true), enclave.Digest{20}, true))
+	require.NoError(t, l.AddRenewal(ctx, renew("n2", 20), enclave.Digest{20}, true))
 	t.Run("each one has its row", func(t *testing.T) {
 		list, err := l.Renewals(ctx, k)
 		require.NoError(t, err)
@@ -99,7 +101,7 @@ func TestRenewalsOfDaysStaySmall(t *testing.T) {
 		assert.Equal(t, []byte{100, 1, 5, 9, 20}, whole)
 	})
 	t.Run("a nonce whose evidence is no longer kept can't come again", func(t *testing.T) {
-		require.Error(t, l.AddRenewal(ctx, renew("n1", 3, true), enclave.Digest{3}, true))
-		require.Error(t, l.AddRenewal(ctx, renew("n1", 100, true), enclave.Digest{3}, true), "nor one of the start")
+		require.Error(t, l.AddRenewal(ctx, renew("n1", 3), enclave.Digest{3}, true))
+		require.Error(t, l.AddRenewal(ctx, renew("n1", 100), enclave.Digest{3}, true), "nor one of the start")
 	})
 }

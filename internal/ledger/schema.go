@@ -80,5 +80,8 @@ CREATE TRIGGER receipts_never_change BEFORE UPDATE ON receipts BEGIN SELECT RAIS
 CREATE TRIGGER receipts_never_go BEFORE DELETE ON receipts BEGIN SELECT RAISE(ABORT, 'receipts never go'); END;
 ALTER TABLE jobs ADD COLUMN sealed INTEGER;
 CREATE INDEX jobs_unsealed ON jobs (cluster, ended) WHERE sealed IS NULL;
+`, `
+DROP INDEX jobs_running;             -- one that was refused runs until Slurm has ended it
+CREATE INDEX jobs_running ON jobs (cluster) WHERE started IS NOT NULL AND ended IS NULL;
 `}
 }

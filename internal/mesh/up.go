@@ -46,12 +46,20 @@ type WireGuard interface {
 	State(ctx context.Context, device string) (State, error)
 }
 
+// Peers changes the peers of an interface that carries traffic.
+type Peers interface {
+	// Narrow removes peers and gives others a new pre-shared key, in one act. What both sides
+	// have of a session with a peer that stays goes on; the key counts from its next handshake.
+	Narrow(ctx context.Context, device string, gone []enclave.PublicKey, stay []Peer) error
+}
+
 // Kernel is what the mesh needs of the node.
 type Kernel struct {
 	Links     Links
 	Routes    Routes
 	Rules     Rules
 	WireGuard WireGuard
+	Peers     Peers
 }
 
 // State is a WireGuard interface as it is.

@@ -181,6 +181,26 @@ func (s *Site) cancel(ctx context.Context, j slurm.Job) error {
 	return s.slurm.Cancel(ctx, j.ID)
 }
 
+// End cancels a start of a job that may not go on: it is not put back. One that is over, or has
+// begun anew since, is left alone.
+func (s *Site) End(ctx context.Context, k enclave.JobKey, reason string) error {
+	return s.try(ctx, kindEnd, errand{Job: k.Job, Restart: k.Restart, Reason: reason})
+}
+
+func (s *Site) end(ctx context.Context, e errand) error {
+	j, err := s.slurm.Job(ctx, e.Job)
+	if errors.Is(err, slurm.ErrNoJob) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if j.Restarts != e.Restart {
+		return nil
+	}
+	return s.cancel(ctx, j)
+}
+
 // unfit says why a job can't be put back.
 func unfit(j slurm.Job, reason string) *enclave.Refusal {
 	switch {

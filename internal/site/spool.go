@@ -27,6 +27,7 @@ const (
 	kindDrain   = "drain"
 	kindResume  = "resume"
 	kindRequeue = "requeue"
+	kindEnd     = "end"
 	kindVerdict = "verdict"
 )
 
@@ -78,6 +79,8 @@ func (s *Site) do(ctx context.Context, kind string, e errand) error {
 		return s.resume(ctx, e)
 	case kindRequeue:
 		return s.requeue(ctx, e)
+	case kindEnd:
+		return s.end(ctx, e)
 	case kindVerdict:
 		return s.record(ctx, e)
 	}

@@ -126,8 +126,16 @@ func (v *Verifier) letIn(ctx context.Context, s *start) error {
 	}
 	v.mu.Lock()
 	s.phase, s.verdict = released, verdict
+	v.runs[k] = newRun(s.plan, time.Now())
+	revoked := s.revoked
 	v.mu.Unlock()
 	s.release()
+	if revoked != nil { // in the moment between the decision and its record
+		if e, err := v.expel(ctx, k, revoked); err == nil {
+			v.endJob(ctx, e)
+		}
+		return nil
+	}
 	v.record(ctx, s.plan, row)
 	v.countSilent(ctx, s, changed)
 	return nil

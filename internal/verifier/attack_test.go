@@ -104,7 +104,7 @@ func TestEvidenceThatBlamesItsNode(t *testing.T) {
 			*a = w.announce(a.Job, "n1")
 		}},
 		"an enrolment that was revoked": {"E252 node", func(t *testing.T, w *world, _ *api.Announcement) {
-			require.NoError(t, w.v.Revoke(t.Context(), 0, api.RevokeRequest{Node: "n1"}))
+			require.NoError(t, w.settings.Ledger.Revoke(t.Context(), "n1", 0, "test", time.Now()))
 		}},
 		"a sealing key that is none": {"E228 node", func(_ *testing.T, _ *world, a *api.Announcement) { a.Keys.HPKE = []byte("x") }},
 	} {
@@ -324,7 +324,7 @@ func TestRenewal(t *testing.T) {
 		w.nodes["n1"].Fail = "tcb_minimum"
 		assert.Equal(t, "E235 node", told(renew(t, w, k, "n1")))
 		assert.Equal(t, "E235 node", told(renew(t, w, k, "n2")), "no renewal for the others either")
-		assert.Equal(t, "n1 drained enclave:E235 check tcb_minimum: as the test wants it (see enclave why n1)\n7.0 requeued\n", w.site.String())
+		assert.Equal(t, "n1 drained enclave:E235 check tcb_minimum: as the test wants it (see enclave why n1)\n7.0 ended\n", w.site.String())
 	})
 	bubble(t, "other keys are refused", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1"))
@@ -387,7 +387,8 @@ func TestEnrolment(t *testing.T) {
 		trail, err := w.settings.Ledger.Enrolments(t.Context(), "n1")
 		require.NoError(t, err)
 		assert.Len(t, trail, 2, "the one before is on record")
-		require.NoError(t, w.v.Revoke(t.Context(), 0, api.RevokeRequest{Node: "n1"}))
+		_, err = w.v.Revoke(t.Context(), 0, api.RevokeRequest{Node: "n1"})
+		require.NoError(t, err)
 		_, err = w.v.Authenticate(t.Context(), s.Certificate)
 		assert.Equal(t, "E130 service", told(err))
 	})

@@ -199,14 +199,6 @@ func (v *Verifier) EnrolApprove(ctx context.Context, admin uint32, r api.Approve
 	return api.EnrolStatus{State: api.EnrolEnrolled, Certificate: der}, nil
 }
 
-// Revoke takes a node's certificate out of use at once, for the next call as for an open connection.
-func (v *Verifier) Revoke(ctx context.Context, admin uint32, r api.RevokeRequest) error {
-	if err := v.Ledger.Revoke(ctx, r.Node, admin, "revoked by an admin", time.Now()); err != nil {
-		return enclave.Refuse("E138", enclave.FaultRequest, "%v", err)
-	}
-	return nil
-}
-
 // Authenticate finds the node behind a client certificate: signed by this verifier, and the very
 // one that is enrolled for that name now.
 func (v *Verifier) Authenticate(ctx context.Context, der []byte) (string, error) {

@@ -55,7 +55,8 @@ func (v *Verifier) PostReady(ctx context.Context, node string, r api.ReadyReques
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return api.ReadyAnswer{Lifetime: s.life, Verdict: s.verdict, Weak: s.weak}, nil
+	l := v.Config.Limits
+	return api.ReadyAnswer{Lifetime: min(s.life, l.RenewGraceSeconds), Renew: l.RenewSeconds, Verdict: s.verdict, Weak: s.weak}, nil
 }
 
 // Decision blocks until the start is decided: nil for GO. A node that waits for its neighbours, and

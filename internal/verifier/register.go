@@ -189,6 +189,7 @@ func (v *Verifier) forgetOthers(k enclave.JobKey) {
 			v.tickets.forget(other)
 		}
 		if earlier {
+			delete(v.runs, other)
 			_ = os.Remove(v.goFile(other)) // a leftover is harmless: its key never comes again
 		}
 	}

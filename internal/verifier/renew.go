@@ -2,10 +2,11 @@ package verifier
 
 import (
 	"context"
-	"fmt"
+	"crypto/sha256"
 	"slices"
 	"time"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/claim"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
@@ -33,7 +34,7 @@ func (v *Verifier) running(ctx context.Context, k enclave.JobKey, node string) (
 		return e, unknownJob(k)
 	case !slices.Contains(e.Job.Nodes, node):
 		return e, enclave.Refuse("E128", enclave.FaultRequest, "node %s is not one of job %s", node, k)
-	case e.Refusal != nil:
+	case e.Refusal != nil && e.Ended == nil:
 		return e, e.Refusal
 	case e.Started == nil || e.Ended != nil:
 		return e, enclave.Refuse("E502", enclave.FaultService, "job %s is not running", k)
@@ -51,8 +52,8 @@ func (v *Verifier) Renew(ctx context.Context, node string, a api.Announcement) (
 	if err != nil {
 		return api.RenewAnswer{}, err
 	}
-	if err = a.CheckSignature(); err != nil || a.Epoch != firstEpoch {
-		return api.RenewAnswer{}, enclave.Refuse("E127", enclave.FaultService, "renewal of epoch %d is not signed by its key", a.Epoch)
+	if err = a.CheckSignature(); err != nil || a.Epoch != firstEpoch || a.Purpose != claim.PurposeRenew {
+		return api.RenewAnswer{}, enclave.Refuse("E127", enclave.FaultService, "renewal of epoch %d and purpose %d, or not signed by its key", a.Epoch, a.Purpose)
 	}
 	if err = v.tickets.take(a.Nonce, holder{a.Job, node, a.Purpose}); err != nil {
 		return api.RenewAnswer{}, err
@@ -62,9 +63,11 @@ func (v *Verifier) Renew(ctx context.Context, node string, a api.Announcement) (
 		return api.RenewAnswer{}, ledgerRefusal(err)
 	}
 	if refusal != nil {
-		return api.RenewAnswer{}, v.endJob(ctx, e, refusal)
+		return api.RenewAnswer{}, v.lose(ctx, a.Job, refusal)
 	}
-	return api.RenewAnswer{Lifetime: v.Config.Limits.LifetimeHours * 3600}, nil
+	v.affirmed(a.Job, node)
+	l := v.Config.Limits
+	return api.RenewAnswer{Lifetime: l.RenewGraceSeconds, Renew: l.RenewSeconds}, nil
 }
 
 // rejudge is judge without a barrier. The policy is the one of the job's start.
@@ -83,31 +86,16 @@ func (v *Verifier) rejudge(ctx context.Context, e ledger.Entry, node string, a *
 			refusal.Node, refusal.Check = node, "keys"
 		}
 	}
-	return refusal, v.Ledger.AddEvidence(ctx, ledger.Evidence{
+	return refusal, v.Ledger.AddRenewal(ctx, ledger.Evidence{
 		Key: a.Job, Node: node, Purpose: uint8(a.Purpose), Epoch: a.Epoch, Nonce: a.Nonce, Keys: a.Keys,
 		Evidence: a.Evidence, Result: *result, At: time.Now(),
-	})
+	}, bodyDigest(a.Evidence.Report), refusal == nil)
 }
 
-// endJob records that a running job lost a node's affirmation, and gives that node's answer.
-func (v *Verifier) endJob(ctx context.Context, e ledger.Entry, r *enclave.Refusal) error {
-	storm, err := v.blame(ctx, 1, []enclave.Refusal{*r}, []enclave.Refusal{*r})
-	if err != nil {
-		return ledgerRefusal(err)
-	}
-	if storm[name(*r)] {
-		r = stormRefusal(*r)
-	}
-	row := ledger.Verdict{Verdict: enclave.VerdictRefused, Weak: e.Weak, Refusal: r, Members: []ledger.Member{{Node: r.Node, Refusal: r}}}
-	if r.Node == "" {
-		row.Members = nil
-	}
-	if err := v.Ledger.Decide(ctx, e.Job.JobKey, row, time.Now()); err != nil {
-		return ledgerRefusal(err)
-	}
-	v.record(ctx, e.Plan, row)
-	if err := v.Site.Requeue(ctx, e.Job.JobKey, drainReason(*r)); err != nil {
-		v.alarm(ctx, "E515", fmt.Sprintf("job %s could not be ended: %v", e.Job.JobKey, err))
-	}
-	return r
+// signedBody is the part of a report that its signature is over (AMD publication 56860, table
+// 23): the signature itself has two spellings, and so no digest of the whole names a report.
+const signedBody = 0x2a0
+
+func bodyDigest(report []byte) enclave.Digest {
+	return sha256.Sum256(report[:min(len(report), signedBody)])
 }

@@ -34,6 +34,7 @@ func (v *Verifier) Settled(ctx context.Context, k enclave.JobKey) (api.Settlemen
 	delete(v.starts, k)
 	v.mu.Unlock()
 	v.tickets.forget(k)
+	v.forget(k)
 	e, err := v.Ledger.Entry(ctx, k)
 	switch {
 	case errors.Is(err, ledger.ErrNotFound): // PrologSlurmctld was killed, or enclaved away

@@ -36,6 +36,7 @@ type start struct {
 	decided  chan struct{} // closed when the start is: GO or refused
 
 	peers   []enclave.Peer
+	revoked *enclave.Refusal // why an operator took one of the nodes out while it started
 	stop    *enclave.Refusal // ends the start for everybody, whatever the nodes did
 	refusal *enclave.Refusal // of the job, once refused
 	verdict enclave.Verdict

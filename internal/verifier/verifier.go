@@ -34,8 +34,10 @@ type Nodes interface {
 	Resume(ctx context.Context, node, reasonPrefix string) error
 }
 
-// Outcomes tells Slurm what became of a job. Requeue of a job that is pending already is no error.
+// Outcomes tells Slurm what became of a job. Requeue of a job that is pending already is no
+// error, nor is End of one that is over.
 type Outcomes interface {
+	End(ctx context.Context, key enclave.JobKey, reason string) error
 	Requeue(ctx context.Context, key enclave.JobKey, reason string) error
 	RecordVerdict(ctx context.Context, key enclave.JobKey, comment []byte) error
 }
@@ -91,8 +93,9 @@ type Settings struct {
 	Alarm     func(ledger.Alarm) // is told of every alarm, for the log
 }
 
-// Verifier holds the starts of jobs that are under way. What is decided stands in the ledger;
-// what is not yet decided is lost with the process, and those jobs are requeued.
+// Verifier holds the starts of jobs that are under way, and the jobs that run. What is decided
+// stands in the ledger; what is not yet decided is lost with the process, and those jobs are
+// requeued. Jobs that run go on over a restart.
 type Verifier struct {
 	Settings
 	digest   enclave.Digest               // SHA-256 of the raw public key: the claim's verifier key
@@ -109,6 +112,7 @@ type Verifier struct {
 
 	mu     sync.Mutex
 	starts map[enclave.JobKey]*start
+	runs   map[enclave.JobKey]*run
 
 	storm sync.Mutex // held from reading the window to the last drain, so that rulings never cross
 }
@@ -124,9 +128,16 @@ func New(ctx context.Context, s Settings) (*Verifier, error) {
 	if _, err := s.Appraiser.Policy(""); err != nil {
 		return nil, err
 	}
-	v := &Verifier{Settings: s, tickets: newTickets(), pending: newPending(), starts: map[enclave.JobKey]*start{}, over: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{}}
+	v := &Verifier{
+		Settings: s, tickets: newTickets(), pending: newPending(), starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
+		over: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{},
+	}
 	v.digest = sha256.Sum256(v.Public())
 	v.life, v.end = context.WithCancel(context.WithoutCancel(ctx))
+	if err := v.resume(ctx); err != nil {
+		return nil, err
+	}
+	v.jobs.Go(v.clock)
 	return v, nil
 }
 

@@ -116,6 +116,14 @@ func (w *world) enrol(node string) {
 	}))
 }
 
+// certificate is the node's, as it is enrolled.
+func (w *world) certificate(node string) []byte {
+	w.t.Helper()
+	e, err := w.settings.Ledger.Enrolled(w.t.Context(), node)
+	require.NoError(w.t, err)
+	return e.Certificate
+}
+
 func job(id uint32, nodes ...string) enclave.Job {
 	return enclave.Job{
 		JobKey: enclave.JobKey{Cluster: "c1", Job: id}, UID: 2001, GID: 2001, User: "alice", Account: "onc", Partition: "cpu-sev", Nodes: nodes,

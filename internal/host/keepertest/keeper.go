@@ -4,14 +4,19 @@ package keepertest
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"os/signal"
 	"regexp"
 
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
 	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
 // Play is the keeper's main when the program was started as one, with the one argument that
@@ -29,9 +34,28 @@ func Play() {
 func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
-	cfg, ready, err := spawn.Inherited()
+	passed, err := spawn.Inherited()
 	if err != nil {
 		return err
 	}
-	return keeper.Run(ctx, spawn.Self{}, cfg, ready)
+	quiet := logrus.New()
+	quiet.SetOutput(io.Discard)
+	return keeper.Run(ctx, keeper.Parts{
+		Host: spawn.Self{}, Verifier: nobody{}, Mesh: link.Kernel{}.Mesh(), Log: logrus.NewEntry(quiet), Granted: passed.Granted,
+	}, passed.Config, passed.Ready)
+}
+
+// nobody is a verifier that is away.
+type nobody struct{ keeper.Verifier }
+
+var errAway = errors.New("away")
+
+// Nonce is keeper.Verifier's.
+func (nobody) Nonce(context.Context, api.NonceRequest) (api.NonceAnswer, error) {
+	return api.NonceAnswer{}, errAway
+}
+
+// Watch is keeper.Verifier's.
+func (nobody) Watch(context.Context, api.WatchRequest) (api.WatchAnswer, error) {
+	return api.WatchAnswer{}, errAway
 }

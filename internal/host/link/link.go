@@ -28,11 +28,12 @@ var (
 	_ mesh.Routes    = Kernel{}
 	_ mesh.Rules     = Kernel{}
 	_ mesh.WireGuard = Kernel{}
+	_ mesh.Peers     = Kernel{}
 )
 
 // Mesh is the kernel as the mesh wants it.
 func (k Kernel) Mesh() mesh.Kernel {
-	return mesh.Kernel{Links: k, Routes: k, Rules: k, WireGuard: k}
+	return mesh.Kernel{Links: k, Routes: k, Rules: k, WireGuard: k, Peers: k}
 }
 
 // probeName is an interface that lives for a moment, to see whether the kernel can make it.

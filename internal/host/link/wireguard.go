@@ -57,6 +57,32 @@ func (Kernel) Configure(ctx context.Context, device string, t mesh.Tunnel) error
 	return nil
 }
 
+// Narrow implements mesh.Peers. The peers that go are the first: one message may be cut into
+// several for the kernel.
+func (Kernel) Narrow(ctx context.Context, device string, gone []enclave.PublicKey, stay []mesh.Peer) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c, err := wgctrl.New()
+	if err != nil {
+		return fmt.Errorf("open WireGuard control: %w", err)
+	}
+	defer func() { _ = c.Close() }()
+	var peers []wgtypes.PeerConfig
+	for _, key := range gone {
+		peers = append(peers, wgtypes.PeerConfig{PublicKey: wgtypes.Key(key), Remove: true})
+	}
+	for _, p := range stay {
+		psk := wgtypes.Key(p.PSK.Bytes())
+		defer clear(psk[:])
+		peers = append(peers, wgtypes.PeerConfig{PublicKey: wgtypes.Key(p.Key), UpdateOnly: true, PresharedKey: &psk})
+	}
+	if err := c.ConfigureDevice(device, wgtypes.Config{Peers: peers}); err != nil {
+		return fmt.Errorf("change peers of WireGuard device %s: %w", device, err)
+	}
+	return nil
+}
+
 // State implements mesh.WireGuard.
 func (Kernel) State(ctx context.Context, device string) (mesh.State, error) {
 	if err := ctx.Err(); err != nil {

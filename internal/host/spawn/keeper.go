@@ -5,6 +5,7 @@ package spawn
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,9 +26,32 @@ import (
 const (
 	configFD = 3
 	readyFD  = 4
+	grantFD  = 5
 )
 
 const readyLine = "ready\n"
+
+// Handle is a keeper that was started, as the prolog holds it.
+type Handle struct {
+	PID   int
+	grant *os.File
+}
+
+// Grant tells the keeper that GO is stored, once. A prolog that ends without it leaves a keeper
+// that renews nothing.
+func (h *Handle) Grant(g keeper.Grant) error {
+	b, err := json.Marshal(g)
+	if err == nil {
+		_, err = h.grant.Write(b)
+	}
+	if err = errors.Join(err, h.grant.Close()); err != nil {
+		return enclave.Refuse(keeper.CodeStart, enclave.FaultNode, "tell keeper %d of GO: %s", h.PID, err)
+	}
+	return nil
+}
+
+// Leave lets go of the keeper without a grant, as the end of the prolog does.
+func (h *Handle) Leave() error { return h.grant.Close() }
 
 // Keeper starts the program at path as the keeper of a job and waits until it is ready. A
 // keeper of an earlier prolog of the same job is ended first. When it returns an error there
@@ -36,46 +60,55 @@ const readyLine = "ready\n"
 // The keeper is in a session of its own with /dev/null for its standard streams: slurmd reads
 // the prolog's output to its end and kills the prolog's process group. It becomes init's child
 // when the prolog ends; a second fork would add nothing to that.
-func Keeper(ctx context.Context, path string, cfg keeper.Config) (int, error) {
-	if err := StopKeeper(ctx, cfg.Directory); err != nil {
-		return 0, err
+func Keeper(ctx context.Context, path string, cfg keeper.Config) (handle *Handle, err error) {
+	if err = StopKeeper(ctx, cfg.Directory); err != nil {
+		return nil, err
 	}
 	config, err := sealed(cfg)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer func() { _ = config.Close() }()
 	r, w, err := os.Pipe()
 	if err != nil {
-		return 0, fmt.Errorf("make readiness pipe: %w", err)
+		return nil, fmt.Errorf("make readiness pipe: %w", err)
 	}
 	defer func() { _ = r.Close() }()
+	granted, grant, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make grant pipe: %w", err), w.Close())
+	}
+	defer func() {
+		if handle == nil {
+			_ = grant.Close()
+		}
+	}()
 	if err = keepDescriptors(); err != nil {
-		return 0, err
+		return nil, errors.Join(err, w.Close(), granted.Close())
 	}
 	cmd := &exec.Cmd{
 		Path: path, Args: []string{path, cfg.Key.Directory()}, Dir: "/",
-		Env:         []string{},            // nothing of slurmd's or the job's
-		ExtraFiles:  []*os.File{config, w}, // 3 and 4
+		Env:         []string{},                     // nothing of slurmd's or the job's
+		ExtraFiles:  []*os.File{config, w, granted}, // 3, 4 and 5
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	err = cmd.Start()
-	_ = w.Close()
+	_, _ = w.Close(), granted.Close()
 	if err != nil {
-		return 0, enclave.Refuse(keeper.CodeStart, enclave.FaultNode, "start %s: %s", path, err)
+		return nil, enclave.Refuse(keeper.CodeStart, enclave.FaultNode, "start %s: %s", path, err)
 	}
 	pid := cmd.Process.Pid
 	if err := awaitReady(ctx, r); err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		return 0, errors.Join(
+		return nil, errors.Join(
 			enclave.Refuse(keeper.CodeStart, enclave.FaultNode, "%s did not become ready: %s", path, err),
 			StopKeeper(context.WithoutCancel(ctx), cfg.Directory))
 	}
 	if err := cmd.Process.Release(); err != nil {
-		return 0, fmt.Errorf("let go of keeper: %w", err)
+		return nil, fmt.Errorf("let go of keeper: %w", err)
 	}
-	return pid, nil
+	return &Handle{PID: pid, grant: grant}, nil
 }
 
 // keepDescriptors marks what slurmd left open in this process: a pipe of slurmd's that the

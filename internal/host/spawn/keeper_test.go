@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/gate"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/againtest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/keepertest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
@@ -43,24 +44,43 @@ func config(t *testing.T, job uint32) keeper.Config {
 	key := enclave.JobKey{Cluster: "c", Job: job}
 	dir := filepath.Join(t.TempDir(), key.Directory())
 	require.NoError(t, os.Mkdir(dir, 0o700))
-	goFile := filepath.Join(dir, "go")
-	require.NoError(t, os.WriteFile(goFile, []byte("go"), 0o400))
+	g := gate.Directory{Path: filepath.Join(t.TempDir(), "gate")}
+	require.NoError(t, os.Mkdir(g.Path, 0o700))
+	require.NoError(t, g.WriteGo(goOf(t, job, 3600)))
 	t.Cleanup(func() {
 		if err := spawn.StopKeeper(context.Background(), dir); err != nil {
 			t.Errorf("clean up: %s", err)
 		}
 	})
 	return keeper.Config{
-		Key: key, Device: fmt.Sprintf("enc%d", job), MTU: 1420, Directory: dir, GoFile: goFile,
-		Expires: boottime(t) + 3600, PrivateKey: enclave.NewSecret([]byte("0123456789abcdef0123456789abcdef")),
+		Key: key, Node: "n1", Device: fmt.Sprintf("enc%d", job), MTU: 1420, Directory: dir, Gate: g, Expires: boottime(t) + 3600,
+		Verifier: "127.0.0.1:1", Epoch: 1, Peers: []enclave.Peer{{Node: "n1"}},
+		Keys: enclave.NewSecret([]byte(strings.Repeat("0123456789abcdef", 6))),
 	}
+}
+
+func goOf(t *testing.T, job uint32, seconds uint64) gate.Go {
+	t.Helper()
+	return gate.Go{Job: job, Boot: "01234567-89ab-cdef-0123-456789abcdef", Expires: boottime(t) + seconds}
+}
+
+func goFile(c keeper.Config) string {
+	return filepath.Join(c.Gate.Path, fmt.Sprintf("%d.go", c.Key.Job))
 }
 
 func start(t *testing.T, c keeper.Config) int {
 	t.Helper()
-	pid, err := spawn.Keeper(t.Context(), "/proc/self/exe", c)
+	h := handle(t, c)
+	require.NoError(t, h.Leave())
+	return h.PID
+}
+
+// handle is a keeper whose prolog is still there.
+func handle(t *testing.T, c keeper.Config) *spawn.Handle {
+	t.Helper()
+	h, err := spawn.Keeper(t.Context(), "/proc/self/exe", c)
 	require.NoError(t, err)
-	return pid
+	return h
 }
 
 // alive says whether a process runs; a zombie does not.
@@ -194,7 +214,14 @@ func TestKeeperEnds(t *testing.T) {
 		c.Expires = boottime(t) + 1
 		pid := start(t, c)
 		require.Eventually(t, func() bool { return !alive(pid) }, 10*time.Second, 20*time.Millisecond)
-		assert.NoFileExists(t, c.GoFile)
+		assert.NoFileExists(t, goFile(c))
+	})
+	t.Run("when the time of its GO is over and no verifier was there", func(t *testing.T) {
+		c := config(t, 990010)
+		h := handle(t, c)
+		require.NoError(t, h.Grant(keeper.Grant{Go: goOf(t, 990010, 2), Lifetime: 2, Renew: 1}))
+		require.Eventually(t, func() bool { return !alive(h.PID) }, 10*time.Second, 20*time.Millisecond)
+		assert.NoFileExists(t, goFile(c))
 	})
 	t.Run("a second prolog ends the keeper of the first", func(t *testing.T) {
 		c := config(t, 990004)

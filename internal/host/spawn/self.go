@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,15 +29,22 @@ func (Self) Settle(c keeper.Config) error { return Settle(c) }
 // Open implements keeper.Host.
 func (Self) Open(device string, mtu int) (keeper.Tunnel, error) { return tunnel.Open(device, mtu) }
 
+// Now implements keeper.Host. A kernel without that clock runs no SEV-SNP guest.
+func (Self) Now() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return time.Duration(ts.Nano())
+}
+
 // Wait implements keeper.Host. The timer runs on while the node sleeps, as the gate's clock does.
-func (Self) Wait(ctx context.Context, second uint64) error {
+func (Self) Wait(ctx context.Context, until time.Duration) error {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("make timer: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "timerfd")
 	defer func() { _ = f.Close() }()
-	at := unix.ItimerSpec{Value: unix.Timespec{Sec: int64(min(second, 1<<40))}}
+	at := unix.ItimerSpec{Value: unix.NsecToTimespec(max(1, until.Nanoseconds()))} // 0 would disarm it
 	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME, &at, nil); err != nil {
 		return fmt.Errorf("set timer: %w", err)
 	}
@@ -47,26 +56,57 @@ func (Self) Wait(ctx context.Context, second uint64) error {
 	return nil
 }
 
-// Inherited reads what Keeper passed to this process: the config, and a function that says
-// "ready" or "error: why", once, and fails when nobody listens any more.
-func Inherited() (keeper.Config, func(error) error, error) {
+// Passed is what Keeper handed to this process.
+type Passed struct {
+	Config keeper.Config
+	// Ready says "ready" or "error: why", once, and fails when nobody listens any more.
+	Ready func(error) error
+	// Granted waits for Handle.Grant. It fails when the prolog ended without it.
+	Granted func(ctx context.Context) (keeper.Grant, error)
+}
+
+// Inherited reads what Keeper passed.
+func Inherited() (Passed, error) {
 	seals, err := unix.FcntlInt(configFD, unix.F_GET_SEALS, 0)
 	if err != nil || seals&allSeals != allSeals {
-		return keeper.Config{}, nil, errors.New("descriptor 3 is no sealed config: enclave-keeper is started by enclave-prolog only")
+		return Passed{}, errors.New("descriptor 3 is no sealed config: enclave-keeper is started by enclave-prolog only")
 	}
-	unix.CloseOnExec(configFD)
-	unix.CloseOnExec(readyFD)
+	for _, fd := range []int{configFD, readyFD, grantFD} {
+		unix.CloseOnExec(fd)
+	}
 	f := os.NewFile(configFD, "config")
 	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, 1<<17))
+	b, err := io.ReadAll(io.LimitReader(f, keeper.MaxSize+1))
 	if err != nil {
-		return keeper.Config{}, nil, fmt.Errorf("read config: %w", err)
+		return Passed{}, fmt.Errorf("read config: %w", err)
 	}
 	c, err := keeper.Decode(b)
 	if err != nil {
-		return keeper.Config{}, nil, err
+		return Passed{}, err
 	}
-	return c, say(os.NewFile(readyFD, "ready")), nil
+	if err = unix.SetNonblock(grantFD, true); err != nil { // so that a read can be called off
+		return Passed{}, fmt.Errorf("open grant pipe: %w", err)
+	}
+	return Passed{Config: c, Ready: say(os.NewFile(readyFD, "ready")), Granted: hear(os.NewFile(grantFD, "grant"))}, nil
+}
+
+const grantLimit = 64 << 10
+
+func hear(r *os.File) func(context.Context) (keeper.Grant, error) {
+	return func(ctx context.Context) (keeper.Grant, error) {
+		defer func() { _ = r.Close() }()
+		stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Now()) })
+		defer stop()
+		var g keeper.Grant
+		b, err := io.ReadAll(io.LimitReader(r, grantLimit))
+		if err == nil {
+			err = json.Unmarshal(b, &g)
+		}
+		if err != nil {
+			return keeper.Grant{}, fmt.Errorf("hear of GO: %w", err)
+		}
+		return g, nil
+	}
 }
 
 func say(w *os.File) func(error) error {

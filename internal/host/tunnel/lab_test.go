@@ -6,9 +6,11 @@ import (
 	"crypto/ecdh"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/gate"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/nettest"
@@ -129,14 +132,17 @@ func (n *node) up(t *testing.T) {
 		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 			return err
 		}
-		var err error
-		n.pid, err = spawn.Keeper(t.Context(), "/proc/self/exe", keeper.Config{
-			Key: enclave.JobKey{Cluster: "c", Job: job}, Device: device, MTU: 1420, Userspace: true,
-			Directory: dir, GoFile: dir + "/go", Expires: uint64(now.Sec) + 3600,
-			PrivateKey: enclave.NewSecret(bytes.Clone(n.key.Bytes())),
+		keeperKeys := slices.Concat(n.key.Bytes(), make([]byte, 64)) // it only holds the device here
+		h, err := spawn.Keeper(t.Context(), "/proc/self/exe", keeper.Config{
+			Key: enclave.JobKey{Cluster: "c", Job: job}, Node: "n", Device: device, MTU: 1420, Userspace: true,
+			Directory: dir, Gate: gate.Directory{Path: "/run/slurm-enclave/gate"}, Expires: uint64(now.Sec) + 3600,
+			Verifier: "192.0.2.1:6830", Epoch: 1, Peers: []enclave.Peer{{Node: "n"}}, Keys: enclave.NewSecret(keeperKeys),
 		})
 		if err != nil {
 			return err
+		}
+		if n.pid = h.PID; h.Leave() != nil {
+			return errors.New("the grant's pipe does not close")
 		}
 		if err := mesh.Up(t.Context(), link.Kernel{}.Mesh(), n.mesh); err != nil {
 			return err

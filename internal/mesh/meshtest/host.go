@@ -37,7 +37,7 @@ type Host struct {
 
 // Kernel is the host as the mesh wants it.
 func (h *Host) Kernel() mesh.Kernel {
-	return mesh.Kernel{Links: h, Routes: h, Rules: h, WireGuard: h}
+	return mesh.Kernel{Links: h, Routes: h, Rules: h, WireGuard: h, Peers: h}
 }
 
 // Keeper makes the userspace device as enclave-keeper does.
@@ -179,6 +179,28 @@ func (h *Host) Configure(_ context.Context, device string, t mesh.Tunnel) error 
 	}
 	if h.links[device].Name == "" {
 		return errors.New("no such device")
+	}
+	h.tunnels[device] = t
+	return nil
+}
+
+// Narrow removes peers and replaces the pre-shared keys of others.
+func (h *Host) Narrow(_ context.Context, device string, gone []enclave.PublicKey, stay []mesh.Peer) error {
+	do, err := h.act("narrow", device)
+	if err != nil || !do {
+		return err
+	}
+	t, ok := h.tunnels[device]
+	if !ok {
+		return errors.New("no such device")
+	}
+	t.Peers = slices.DeleteFunc(slices.Clone(t.Peers), func(p mesh.Peer) bool { return slices.Contains(gone, p.Key) })
+	for i := range t.Peers {
+		for _, p := range stay {
+			if p.Key == t.Peers[i].Key {
+				t.Peers[i].PSK = enclave.NewSecret(slices.Clone(p.PSK.Bytes()))
+			}
+		}
 	}
 	h.tunnels[device] = t
 	return nil

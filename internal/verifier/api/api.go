@@ -26,6 +26,7 @@ const (
 	PathBroken   = "/v1/node/broken"
 	PathDecision = "/v1/node/decision"
 	PathRenew    = "/v1/node/renew"
+	PathWatch    = "/v1/node/watch"
 	PathTeardown = "/v1/node/teardown"
 
 	PathEnrolNonce   = "/v1/enrol/nonce"
@@ -119,9 +120,11 @@ type ReadyRequest struct {
 	Storage  Storage          `json:"storage"`
 }
 
-// ReadyAnswer is the GO.
+// ReadyAnswer is the GO. Lifetime is how long it counts without a renewal, Renew how often the
+// node proves itself again.
 type ReadyAnswer struct {
 	Lifetime uint32          `json:"lifetime_seconds"`
+	Renew    uint32          `json:"renew_seconds"`
 	Verdict  enclave.Verdict `json:"verdict"`
 	Weak     bool            `json:"weak"`
 }
@@ -139,8 +142,26 @@ type BrokenAnswer struct {
 
 // RenewAnswer prolongs a node's GO.
 type RenewAnswer struct {
-	Lifetime uint32 `json:"lifetime_seconds"`
+	Lifetime uint32 `json:"lifetime_seconds"` // from receipt; never beyond the job's own end
+	Renew    uint32 `json:"renew_seconds"`
 }
+
+// WatchRequest asks to be told when the roster is no longer that of Epoch. The nonce is the
+// node's own and new for each call: an answer with a new roster names it.
+type WatchRequest struct {
+	NodeRequest
+	Nonce enclave.Nonce `json:"nonce"`
+}
+
+// WatchAnswer comes at once when the roster has changed, and without one when nothing happened
+// for WatchSeconds. A node that left, or whose job is over, gets a refusal in its place.
+type WatchAnswer struct {
+	Gone   []string       `json:"gone,omitempty"` // all nodes that left the first roster
+	Answer *roster.Answer `json:"answer,omitempty"`
+}
+
+// WatchSeconds is how long a watch is held.
+const WatchSeconds = 25
 
 // TeardownRequest is a node's last word on a job.
 type TeardownRequest struct {

@@ -78,9 +78,15 @@ type ApproveRequest struct {
 	ReportID    string         `json:"report_id,omitempty"` // where the chip is masked
 }
 
-// RevokeRequest takes a node's certificate out of use.
+// RevokeRequest takes a node's certificate out of use, and the node out of the jobs that it is in.
 type RevokeRequest struct {
-	Node string `json:"node"`
+	Node   string `json:"node"`
+	Reason string `json:"reason"`
+}
+
+// RevokeAnswer says which jobs that ended.
+type RevokeAnswer struct {
+	Ended []enclave.JobKey `json:"ended"`
 }
 
 // ReturnRequest puts a node back to work that was drained by us.

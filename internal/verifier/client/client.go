@@ -137,6 +137,11 @@ func (c *Client) Renew(ctx context.Context, a api.Announcement) (api.RenewAnswer
 	return post[api.RenewAnswer](ctx, c, api.PathRenew, a)
 }
 
+// Watch waits until the job's roster changes, or for a while.
+func (c *Client) Watch(ctx context.Context, r api.WatchRequest) (api.WatchAnswer, error) {
+	return post[api.WatchAnswer](ctx, c, api.PathWatch, r)
+}
+
 // Teardown reports the end of a job on this node.
 func (c *Client) Teardown(ctx context.Context, r api.TeardownRequest) error {
 	_, err := post[api.Empty](ctx, c, api.PathTeardown, r)

@@ -93,10 +93,9 @@ func (c *Client) EnrolApprove(ctx context.Context, r api.ApproveRequest) error {
 	return err
 }
 
-// Revoke takes a node's certificate out of use.
-func (c *Client) Revoke(ctx context.Context, node string) error {
-	_, err := post[api.Empty](ctx, c, api.PathRevoke, api.RevokeRequest{Node: node})
-	return err
+// Revoke takes a node's certificate out of use and ends the jobs that it is in.
+func (c *Client) Revoke(ctx context.Context, r api.RevokeRequest) (api.RevokeAnswer, error) {
+	return post[api.RevokeAnswer](ctx, c, api.PathRevoke, r)
 }
 
 // Return puts a node back to work that the verifier drained.

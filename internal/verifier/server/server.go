@@ -126,6 +126,7 @@ func (s *Server) Public() http.Handler {
 		return api.Empty{}, v.Decision(ctx, node, r)
 	}))
 	m.Handle("POST "+api.PathRenew, asNode(s, v.Renew))
+	m.Handle("POST "+api.PathWatch, asNode(s, v.Watch))
 	m.Handle("POST "+api.PathTeardown, asNode(s, func(ctx context.Context, node string, r api.TeardownRequest) (api.Empty, error) {
 		return api.Empty{}, v.TeardownReport(ctx, node, r)
 	}))
@@ -162,9 +163,7 @@ func (s *Server) Local() http.Handler {
 		return v.PendingEnrols(ctx)
 	}))
 	m.Handle("POST "+api.PathEnrolApprove, asPeer(s, s.isAdmin, v.EnrolApprove))
-	m.Handle("POST "+api.PathRevoke, asPeer(s, s.isAdmin, func(ctx context.Context, uid uint32, r api.RevokeRequest) (api.Empty, error) {
-		return api.Empty{}, v.Revoke(ctx, uid, r)
-	}))
+	m.Handle("POST "+api.PathRevoke, asPeer(s, s.isAdmin, v.Revoke))
 	m.Handle("POST "+api.PathReturn, asPeer(s, s.isAdmin, func(ctx context.Context, _ uint32, r api.ReturnRequest) (api.Empty, error) {
 		return api.Empty{}, v.Return(ctx, r.Node)
 	}))
@@ -202,8 +201,10 @@ func source(r *http.Request) string {
 	return host
 }
 
-// decode reads one body.
+// decode reads one body. What follows may wait at a barrier: net/http would take the end of the
+// time for reading for a caller that hung up.
 func decode(w http.ResponseWriter, r *http.Request, v any) error {
+	defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Time{}) }() // a recorder in tests has none
 	return api.Decode(http.MaxBytesReader(w, r.Body, api.MaxBody+1), api.MaxBody, v)
 }
 

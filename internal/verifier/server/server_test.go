@@ -355,7 +355,8 @@ func TestTheUnixSocketKnowsItsCallers(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.controller(64030).Register(t.Context(), j)
 	require.NoError(t, err)
-	require.NoError(t, s.controller(0).Revoke(t.Context(), "n1"))
+	_, err = s.controller(0).Revoke(t.Context(), api.RevokeRequest{Node: "n1", Reason: "test"})
+	require.NoError(t, err)
 	_, err = s.node("n1").Nonce(t.Context(), api.NonceRequest{Job: j.Job.JobKey, Node: "n1", Purpose: claim.PurposeJob})
 	assert.Equal(t, "E130", code(err), "a revoked node")
 }

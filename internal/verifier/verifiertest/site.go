@@ -22,6 +22,7 @@ type Site struct {
 	drained  map[string]string
 	verdicts map[string]string
 	requeued []string
+	ended    []string
 	calls    []string
 	away     bool
 }
@@ -106,6 +107,21 @@ func (s *Site) Requeue(_ context.Context, key enclave.JobKey, _ string) error {
 	return nil
 }
 
+// End notes it; the job is over then.
+func (s *Site) End(_ context.Context, key enclave.JobKey, _ string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.call("end %s", key.Directory()); err != nil {
+		return err
+	}
+	s.ended = append(s.ended, key.Directory())
+	if j, ok := s.jobs[key.Job]; ok {
+		j.Alive, j.State = false, "CANCELLED"
+		s.jobs[key.Job] = j
+	}
+	return nil
+}
+
 // RecordVerdict notes it.
 func (s *Site) RecordVerdict(_ context.Context, key enclave.JobKey, comment []byte) error {
 	s.mu.Lock()
@@ -127,7 +143,7 @@ func (s *Site) Calls() []string {
 	return slices.Clone(s.calls)
 }
 
-// String is the state: drained nodes with their reasons, and jobs that were requeued.
+// String is the state: drained nodes with their reasons, and jobs that were requeued or ended.
 func (s *Site) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,6 +153,9 @@ func (s *Site) String() string {
 	}
 	for _, k := range s.requeued {
 		fmt.Fprintf(&b, "%s requeued\n", k)
+	}
+	for _, k := range s.ended {
+		fmt.Fprintf(&b, "%s ended\n", k)
 	}
 	return b.String()
 }

@@ -1,0 +1,207 @@
+package verifier
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+	"github.com/slurm-enclave/slurm-enclave/internal/roster"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// Codes of a job that is ended while it runs, beside those of the evidence.
+const (
+	codeOverdue enclave.Code = "E531" // a node did not prove itself again in time
+	codeRevoked enclave.Code = "E532" // an operator took the node out
+)
+
+// expel takes a node off a running job's roster: a roster of the next epoch without it, a new
+// seed that it can't open, and word to all who watch. The job is lost with it. It is on record
+// before anybody hears of it, but a ledger that can't be written keeps no node in. Slurm is told
+// afterwards, by endJob: the packets stop first.
+func (v *Verifier) expel(ctx context.Context, k enclave.JobKey, why *enclave.Refusal) (ledger.Entry, error) {
+	v.mu.Lock()
+	r := v.runs[k]
+	v.mu.Unlock()
+	if r == nil {
+		return ledger.Entry{}, v.notRunning(ctx, k, why.Node)
+	}
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	e, err := v.Ledger.Entry(ctx, k)
+	if err != nil {
+		return e, ledgerRefusal(err)
+	}
+	v.mu.Lock()
+	past, gone := r.why[why.Node], slices.Concat(r.gone, []string{why.Node})
+	v.mu.Unlock()
+	if past != nil {
+		return e, past
+	}
+	row := ledger.Roster{Key: k, Epoch: r.epoch + 1, Gone: why.Node, Refusal: why, At: time.Now()}
+	later, failed := v.without(ctx, e, gone, &row)
+	if failed == nil && later != nil {
+		failed = v.Ledger.AddRoster(ctx, row)
+	}
+	e.Verdict, e.Refusal = enclave.VerdictRefused, cmp.Or(e.Refusal, why)
+	failed = errors.Join(failed, v.Ledger.Decide(ctx, k, ledger.Verdict{
+		Verdict: e.Verdict, Weak: e.Weak, Refusal: e.Refusal, Members: []ledger.Member{{Node: why.Node, Refusal: why}},
+	}, row.At))
+	if failed != nil {
+		v.alarm(ctx, "E507", fmt.Sprintf("node %s left job %s, and that is not on record: %v", why.Node, k, failed))
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r.why[why.Node], r.gone, r.later = why, gone, later
+	r.epoch, r.ending = row.Epoch, e.Refusal
+	r.tell()
+	return e, nil
+}
+
+// without makes the roster without the nodes that left, and seals a new seed for the others. It
+// is nil when nobody is left.
+func (v *Verifier) without(ctx context.Context, e ledger.Entry, gone []string, row *ledger.Roster) (*epoch, error) {
+	rosters, err := v.Ledger.Rosters(ctx, row.Key)
+	if err != nil {
+		return nil, err
+	}
+	if len(rosters) == 0 { // let in by a release that kept none
+		return nil, fmt.Errorf("the first roster of job %s is not in the ledger", row.Key)
+	}
+	members, err := v.Ledger.Members(ctx, row.Key)
+	if err != nil {
+		return nil, err
+	}
+	out := &epoch{sealed: map[string][]byte{}, keys: map[string]enclave.NodeKeys{}}
+	out.peers = slices.DeleteFunc(rosters[0].Peers, func(p enclave.Peer) bool { return slices.Contains(gone, p.Node) })
+	if len(out.peers) == 0 {
+		return nil, nil //nolint:nilnil // a job of one node has no roster without it
+	}
+	if out.leaves, err = roster.Digests(out.peers); err != nil {
+		return nil, err
+	}
+	h, err := roster.DecodeHeader(e.Header)
+	if err != nil {
+		return nil, err
+	}
+	h.Epoch, h.Size, h.Root = row.Epoch, uint32(len(out.leaves)), roster.Root(out.leaves) // at most maxNodes
+	if out.signed, err = roster.Sign(v.Key, h); err != nil {
+		return nil, err
+	}
+	row.Header, row.Signature, row.Peers = out.signed.Header, out.signed.Signature, out.peers
+	return out, out.seal(members)
+}
+
+// seal draws a seed of which the verifier keeps no copy.
+func (e *epoch) seal(members []ledger.MemberEntry) error {
+	for _, m := range members {
+		if m.Keys != nil {
+			e.keys[m.Node] = *m.Keys
+		}
+	}
+	seed := roster.NewSeed()
+	defer seed.Wipe()
+	for _, p := range e.peers {
+		sealed, err := roster.SealSeed(seed, e.signed.Digest(), p.Node, e.keys[p.Node].HPKE)
+		if err != nil {
+			return err
+		}
+		e.sealed[p.Node] = sealed
+	}
+	return nil
+}
+
+// endJob tells Slurm of a running job that is lost: the reason into the accounting while the job
+// still lives, and then its end. It is not put back: its ranks had begun (DESIGN 4.5).
+func (v *Verifier) endJob(ctx context.Context, e ledger.Entry) {
+	v.record(ctx, e.Plan, ledger.Verdict{Verdict: e.Verdict, Weak: e.Weak, Refusal: e.Refusal})
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := v.Site.End(call, e.Job.JobKey, drainReason(*e.Refusal)); err != nil {
+		v.alarm(ctx, "E515", fmt.Sprintf("job %s could not be ended: %v", e.Job.JobKey, err))
+	}
+}
+
+// lose is what follows from a node's failed renewal: the node out of the roster, the ruling whose
+// fault it is, and the job's end. It gives what the node is told.
+func (v *Verifier) lose(ctx context.Context, k enclave.JobKey, why *enclave.Refusal) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	e, err := v.expel(ctx, k, why)
+	if err != nil {
+		return err
+	}
+	storm, err := v.blame(ctx, 1, []enclave.Refusal{*why}, []enclave.Refusal{*why})
+	if err != nil {
+		v.alarm(ctx, "E507", err.Error()) // without a ledger no node is drained: the storm guard is blind
+	}
+	if storm[name(*why)] && e.Refusal == why {
+		e.Refusal = stormRefusal(*why)
+		if err = v.Ledger.Decide(ctx, k, ledger.Verdict{Verdict: e.Verdict, Weak: e.Weak, Refusal: e.Refusal}, time.Now()); err != nil {
+			v.alarm(ctx, "E507", err.Error())
+		}
+	}
+	v.endJob(ctx, e)
+	return e.Refusal
+}
+
+// Revoke takes a node's certificate out of use at once, for the next call as for an open
+// connection, and the node out of every job that runs or starts on it. Those jobs end.
+func (v *Verifier) Revoke(ctx context.Context, admin uint32, r api.RevokeRequest) (api.RevokeAnswer, error) {
+	reason := printable(cmp.Or(r.Reason, "no reason given"), maxReason/2)
+	if err := v.Ledger.Revoke(ctx, r.Node, admin, reason, time.Now()); err != nil {
+		return api.RevokeAnswer{}, enclave.Refuse("E138", enclave.FaultRequest, "%v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	why := enclave.Refuse(codeRevoked, enclave.FaultNode, "the node was revoked by an operator: %s", reason)
+	why.Node, why.Check, why.Fix = r.Node, "revoked", "when it is trusted again: enrol it, then enclave node return "+r.Node
+	out := api.RevokeAnswer{Ended: []enclave.JobKey{}}
+	var lost []ledger.Entry
+	for _, k := range v.jobsOf(why) {
+		if e, err := v.expel(ctx, k, why); err == nil {
+			out.Ended, lost = append(out.Ended, k), append(lost, e)
+		}
+	}
+	v.drainRevoked(ctx, why)
+	for _, e := range lost {
+		v.endJob(ctx, e)
+	}
+	return out, nil
+}
+
+// jobsOf lists the jobs that run with the node, and stops the starts that wait for it.
+func (v *Verifier) jobsOf(why *enclave.Refusal) []enclave.JobKey {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, s := range v.starts {
+		if s.seats[why.Node] != nil && s.phase < released && s.stop == nil {
+			s.stop = enclave.Refuse("E501", enclave.FaultService, "node %s of this job was refused (%s %s)", why.Node, why.Code, why.Reason)
+			s.revoked = why
+			s.poke()
+		}
+	}
+	var out []enclave.JobKey
+	for k, r := range v.runs {
+		if _, here := r.seen[why.Node]; here {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, func(a, b enclave.JobKey) int { return cmp.Compare(a.Job, b.Job) })
+	return out
+}
+
+// drainRevoked needs no storm guard: an operator may take out as many nodes as he likes. The row
+// lets enclave node return undo the drain.
+func (v *Verifier) drainRevoked(ctx context.Context, why *enclave.Refusal) {
+	err := v.Ledger.AddFailures(ctx, []ledger.Failure{{Name: why.Check, Code: why.Code, Node: why.Node, At: time.Now(), Drained: true}})
+	if err != nil {
+		v.alarm(ctx, "E507", err.Error())
+	}
+	v.carryOut(ctx, ruling{drain: []enclave.Refusal{*why}})
+}
