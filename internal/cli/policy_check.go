@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -89,6 +90,9 @@ func checkPolicy(file string, evidence *snp.Result) CheckedPolicy {
 		return c
 	}
 	c.Valid, c.Name, c.Digest = true, p.Name(), p.Digest().String()
+	if filepath.Base(file) != p.Name()+".yaml" {
+		c.Findings = append(c.Findings, appraise.Finding{Key: "name", Text: "enclaved reads policy " + p.Name() + " from " + p.Name() + ".yaml only"})
+	}
 	c.Findings = append(c.Findings, appraise.Review(p)...)
 	if evidence != nil {
 		r := appraise.Standing(p, "", evidence.SNPReport)

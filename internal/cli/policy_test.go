@@ -104,6 +104,7 @@ func TestPolicyIsLearnedCheckedAndCompared(t *testing.T) {
 	out, exit = l.run("check @/draft.yaml")
 	require.Zero(t, exit)
 	assert.Contains(t, out, "no node can be affirmed")
+	assert.Contains(t, out, "WARN name: enclaved reads policy site from site.yaml only")
 	text, err := os.ReadFile(l.path("draft.yaml"))
 	require.NoError(t, err)
 	l.write("site.yaml", strings.ReplaceAll(string(text), "covers: []", "covers: [firmware, kernel, rootfs]"))
