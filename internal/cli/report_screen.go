@@ -38,8 +38,15 @@ func ReportScreen(r api.Report) string {
 	for _, n := range r.NotCovered {
 		fmt.Fprintf(&b, "    - %s\n", n)
 	}
-	fmt.Fprintf(&b, "\n  Receipt  %s\n", or(r.Receipt, "not yet"))
+	fmt.Fprintf(&b, "\n  Receipt  %s\n", receiptLine(r))
 	return clean(b.String())
+}
+
+func receiptLine(r api.Report) string {
+	if r.Sequence == 0 {
+		return or(r.Receipt, "not yet")
+	}
+	return fmt.Sprintf("number %d, %s; enclave receipt export %d.%d", r.Sequence, r.Receipt, r.Job, r.Restart)
 }
 
 // headline says in the first line what nobody may overlook.

@@ -21,6 +21,7 @@ type Source interface {
 	Jobs(ctx context.Context) (api.Jobs, error)
 	Nodes(ctx context.Context) (api.Nodes, error)
 	LatestEvidence(ctx context.Context, node string) (api.NodeEvidence, error)
+	ReceiptSource
 }
 
 // Open makes a Source from the configuration file. It is called when a command needs one, so
@@ -47,7 +48,8 @@ func NewRootCommand(out, errOut io.Writer, version string, open Open, more ...*c
 	c.SetErr(errOut)
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &ExitError{ExitUsage, err} })
 	s := screen{open: open, config: c.PersistentFlags().String("config", defaultConfig, "configuration file")}
-	c.AddCommand(s.reportCommand(), s.whyCommand(), s.nodesCommand(), s.jobsCommand(), explainCommand(), NewEvidenceCommand(out, errOut), s.policyCommand(certificateStore))
+	c.AddCommand(s.reportCommand(), s.whyCommand(), s.nodesCommand(), s.jobsCommand(), explainCommand(), NewEvidenceCommand(out, errOut), s.policyCommand(certificateStore),
+		s.receiptCommand(), s.auditCommand())
 	c.AddCommand(more...)
 	return c
 }

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -198,7 +199,31 @@ type source struct {
 	asked  []uint32
 
 	evidence map[string]api.NodeEvidence
+	receipts []api.Receipt
+	keys     api.ReceiptKeys
 }
+
+func (s *source) Receipt(_ context.Context, job uint32, restart *uint32) (api.Receipt, error) {
+	for _, r := range s.receipts {
+		if r.Job.Job == job && (restart == nil || *restart == r.Job.Restart) {
+			return r, s.err
+		}
+	}
+	return api.Receipt{}, cmp.Or(s.err, error(enclave.Refuse("E135", enclave.FaultRequest, "no enclave job %d of yours is in the ledger", job)))
+}
+
+// Receipts come in parts of two.
+func (s *source) Receipts(_ context.Context, from uint64) (api.Receipts, error) {
+	out := api.Receipts{}
+	for _, r := range s.receipts {
+		if r.Sequence >= from && len(out.Receipts) < 2 {
+			out.Receipts = append(out.Receipts, r)
+		}
+		out.Head, out.Digest = r.Sequence, r.Digest
+	}
+	return out, s.err
+}
+func (s *source) ReceiptKeys(context.Context) (api.ReceiptKeys, error) { return s.keys, s.err }
 
 func (s *source) Report(_ context.Context, job uint32, restart *uint32) (api.Report, error) {
 	s.asked = append(s.asked, job)
