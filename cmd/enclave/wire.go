@@ -13,10 +13,14 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/door"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/attest"
+	"github.com/slurm-enclave/slurm-enclave/internal/certs"
 	"github.com/slurm-enclave/slurm-enclave/internal/cli"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/munge"
+	"github.com/slurm-enclave/slurm-enclave/internal/release"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/client"
 )
 
@@ -91,4 +95,42 @@ func nodeName() (string, error) {
 // host is this node outside of any job.
 func host(log *logrus.Logger) func(config string) (cli.Closable, error) {
 	return func(config string) (cli.Closable, error) { return door.Host(log, config) }
+}
+
+// storehouse is what `enclave certs` needs: the store's files with the caller's own rights, and the
+// admin's way to enclaved.
+func storehouse() cli.Storehouse {
+	settings := func(path string) (config.Controller, error) {
+		cfg, _, err := load(path)
+		return cfg.Controller, err
+	}
+	info, err := os.Stdout.Stat()
+	return cli.Storehouse{
+		Settings: settings,
+		Roots:    verifier.LoadRoots,
+		Chips: func(ctx context.Context, path string) (api.Chips, error) {
+			c, errConfig := settings(path)
+			if errConfig != nil {
+				return api.Chips{}, errConfig
+			}
+			return client.New(client.Options{Socket: c.Socket, Patience: patience}).Chips(ctx)
+		},
+		Server: func(address string) (certs.Getter, error) {
+			return certs.NewKDS(address, "slurm-enclave/"+release.Version)
+		},
+		Pause:    pause,
+		Now:      time.Now,
+		Terminal: err == nil && info.Mode()&os.ModeCharDevice != 0,
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
 }

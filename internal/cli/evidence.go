@@ -6,11 +6,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/certs"
 	"github.com/slurm-enclave/slurm-enclave/internal/snp"
 )
 
@@ -135,23 +135,24 @@ func (f verifyFlags) run(out io.Writer) error {
 
 // fromStore tries what the store has. The store may be absent; one that can't be read is an error,
 // or a report would be called unknown that is known.
-func fromStore(store string, report []byte, res snp.Result, opt snp.Options) (snp.Result, error) {
-	names, err := res.StoreNames(report)
-	if err != nil {
-		return res, &ExitError{ExitFailure, err}
+func fromStore(dir string, report []byte, res snp.Result, opt snp.Options) (snp.Result, error) {
+	store, err := certs.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return res, nil
 	}
-	for _, name := range names {
-		b, err := readFile(filepath.Join(store, filepath.FromSlash(name)))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+	var b []byte
+	if err == nil {
+		b, err = store.Find(certs.Candidates(res.SNPReport))
+		err = errors.Join(err, store.Close())
+	}
+	if err != nil || b == nil {
 		if err != nil {
-			return res, err
+			err = &ExitError{ExitFailure, err}
 		}
-		chain, _ := snp.ParseCertificates(b) // as above
-		return snp.Verify(report, chain, opt), nil
+		return res, err
 	}
-	return res, nil
+	chain, _ := snp.ParseCertificates(b) // as above
+	return snp.Verify(report, chain, opt), nil
 }
 
 func readFile(path string) ([]byte, error) {

@@ -16,5 +16,6 @@ func explainConfiguration() []Explanation {
 		{"E012", "The user that slurmctld runs as does not exist.", effectStart, "controller.slurm_user must be SlurmUser of slurm.conf."},
 		{"E013", "enclaved cannot listen on controller.listen.", effectStart, "Is another enclaved running, or is the address another host's?"},
 		{"E014", "enclaved cannot make its Unix socket.", effectStart, "Make its directory the enclave user's, mode 0755; stop the other enclaved."},
+		{"E016", "A revocation list in the certificate store is broken, or of no root that is trusted here.", effectStart, "Remove the file that the message names, or fetch it again: enclave certs sync."},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -95,6 +96,33 @@ func (l Limits) check() error {
 	)
 }
 
+func (k KDS) check() error {
+	if k.URL != "" {
+		if _, err := ParseKeyServer(k.URL); err != nil {
+			return fmt.Errorf("controller.kds.url: %w", err)
+		}
+	}
+	return need(k.IntervalSeconds <= 3600, "controller.kds.interval_seconds: want at most 3600")
+}
+
+// ParseKeyServer gives the address of a key server without a slash at its end. It must be https,
+// for the questions tell which chips a site has; without TLS on the loopback only.
+func ParseKeyServer(s string) (string, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return "", fmt.Errorf("%q is no address, want https://HOST[:PORT][/PATH]", s)
+	case u.Scheme == "https" || (u.Scheme == "http" && loopback(u.Hostname())):
+		return strings.TrimRight(u.String(), "/"), nil
+	}
+	return "", fmt.Errorf("%q is not https (http will do on the loopback only)", s)
+}
+
+func loopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || (err == nil && a.IsLoopback())
+}
+
 func (c Controller) check() error {
 	simulated := first(
 		need(c.AllowSimulated == (c.SimulatedRoots != ""), "controller: allow_simulated and simulated_roots go together"),
@@ -106,7 +134,7 @@ func (c Controller) check() error {
 		need(c.SlurmUser != "", "controller.slurm_user: can't be empty"),
 		need(c.Storm.Nodes >= 2 && c.Storm.Minutes >= 1, "controller.storm: want nodes >= 2 and minutes >= 1"),
 		need(c.MaxRestarts <= 100, "controller.max_restarts: want at most 100"),
-		absolute("controller.certificates", c.Certificates), absolute("controller.policies", c.Policies),
+		c.KDS.check(), absolute("controller.certificates", c.Certificates), absolute("controller.policies", c.Policies),
 		need(c.Policy != "" && !strings.ContainsAny(c.Policy, "/."), "controller.policy: want a name without path or suffix"),
 		absolute("controller.tenants", c.Tenants), absolute("controller.inventory", c.Inventory), simulated,
 	)

@@ -126,11 +126,21 @@ type Controller struct {
 	AllowSimulated bool   `yaml:"allow_simulated"`
 	SimulatedRoots string `yaml:"simulated_roots"` // directory of PEM files
 	Certificates   string `yaml:"certificates"`    // directory of VCEKs and CRLs
+	KDS            KDS    `yaml:"kds"`             // who is asked for them, by enclave certs sync alone
 	Policies       string `yaml:"policies"`        // directory, NAME.yaml each
 	Policy         string `yaml:"policy"`          // NAME for tenants that name none
 	Tenants        string `yaml:"tenants"`         // tenants.yaml
 	Inventory      string `yaml:"inventory"`       // inventory.yaml
 }
+
+// KDS is AMD's key distribution service, or a mirror of it.
+type KDS struct {
+	URL             string `yaml:"url"`              // empty: the site asks nobody
+	IntervalSeconds uint32 `yaml:"interval_seconds"` // between two certificates
+}
+
+// Interval is the time between two questions for certificates.
+func (k KDS) Interval() time.Duration { return time.Duration(k.IntervalSeconds) * time.Second }
 
 // Storm is when failures of nodes are taken for a failure of the policy.
 type Storm struct {
@@ -154,7 +164,7 @@ func Default() Config {
 		Limits: Limits{LifetimeHours: 24, BarrierSeconds: 60, NonceSeconds: 60, ReceiptSeconds: 120, RenewSeconds: 600, RenewGraceSeconds: 1800},
 		Controller: Controller{
 			Listen: ":6830", Socket: "/run/slurm-enclave/enclaved.sock", State: "/var/lib/slurm-enclave",
-			SlurmUser: "slurm", Storm: Storm{Nodes: 3, Minutes: 10}, MaxRestarts: 3,
+			SlurmUser: "slurm", Storm: Storm{Nodes: 3, Minutes: 10}, MaxRestarts: 3, KDS: KDS{IntervalSeconds: 10},
 			Certificates: "/var/lib/slurm-enclave/certs", Policies: "/etc/slurm-enclave/policy.d", Policy: "default",
 			Tenants: "/etc/slurm-enclave/tenants.yaml", Inventory: "/etc/slurm-enclave/inventory.yaml",
 		},

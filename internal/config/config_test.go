@@ -82,6 +82,8 @@ func TestFaultsAreNamed(t *testing.T) {
 		"a nonce of an hour":                {"cluster: c1", "cluster: c1\nlimits: {nonce_seconds: 3600}", "5 to 60"},
 		"a storm of one node":               {"cluster: c1", "cluster: c1\ncontroller: {storm: {nodes: 1, minutes: 10}}", "storm"},
 		"simulation without roots":          {"cluster: c1", "cluster: c1\ncontroller: {allow_simulated: true}", "go together"},
+		"a key server without TLS":          {"cluster: c1", "cluster: c1\ncontroller: {kds: {url: \"http://kds.example.org\"}}", "not https"},
+		"a key server that is no address":   {"cluster: c1", "cluster: c1\ncontroller: {kds: {url: \"https://u:p@kds/?x\"}}", "is no address"},
 		"roots without simulation":          {"cluster: c1", "cluster: c1\ncontroller: {simulated_roots: /x}", "go together"},
 		"a file system that nothing proves": {"source: /srv/fs", "source: /srv/fs, fstype: fuse.lustre", "fuse.lustre"},
 		"a submit host of no address":       {"slurm: {slurmctld: {addresses: [10.0.0.1]}}", "slurm: {slurmctld: {addresses: [10.0.0.1]}, submit_hosts: [{name: login}]}", "login: addresses: none"},
@@ -178,4 +180,16 @@ func FuzzInventory(f *testing.F) {
 		}
 		assert.NotEmpty(t, i.Nodes)
 	})
+}
+
+func TestKeyServers(t *testing.T) {
+	for in, want := range map[string]string{
+		"https://kdsintf.amd.com": "https://kdsintf.amd.com", "https://mirror.example.org:8443/kds/": "https://mirror.example.org:8443/kds",
+		"http://127.0.0.1:1": "http://127.0.0.1:1", "http://[::1]:1/": "http://[::1]:1", "http://localhost": "http://localhost",
+		"http://10.0.0.1": "", "ftp://x": "", "kdsintf.amd.com": "", "": "", "https://": "", "https://x#y": "", "http://localhost.example.org": "",
+	} {
+		got, err := config.ParseKeyServer(in)
+		assert.Equal(t, want, got, in)
+		assert.Equal(t, want == "", err != nil, in)
+	}
 }

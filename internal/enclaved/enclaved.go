@@ -162,11 +162,15 @@ func rawKey(k enclave.PublicKey) ed25519.PublicKey { return k[:] }
 func (d *daemon) keep(ctx context.Context, reload <-chan os.Signal) {
 	t := time.NewTicker(spoolPause)
 	defer t.Stop()
+	d.books.learn()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			if err := d.books.refresh(); err != nil {
+				d.verifier.Raise(ctx, "E528", err.Error())
+			}
 			work, cancel := context.WithTimeout(ctx, time.Minute)
 			if err := d.site.Work(work); err != nil {
 				d.log.WithError(err).Warn("errands not done")

@@ -176,6 +176,9 @@ func (b *books) load(c config.Config) error {
 	if err != nil {
 		return wrong("E008", "correct the file in "+c.Controller.Policies, err)
 	}
+	if err := appraisal.Refresh(); err != nil {
+		return wrong("E016", "remove the file, or fetch it again with enclave certs sync", err)
+	}
 	for _, t := range table.Tenants {
 		if _, err := appraisal.Policy(t.Policy); err != nil {
 			return wrong("E008", "add the file to "+c.Controller.Policies, fmt.Errorf("tenant %s: %w", t.Name, err))
@@ -187,6 +190,12 @@ func (b *books) load(c config.Config) error {
 	b.now.Store(&set{table, appraisal})
 	return nil
 }
+
+// refresh reads what was stored among the certificates since.
+func (b *books) refresh() error { return b.now.Load().appraisal.Refresh() }
+
+// learn verifies the stored certificates ahead.
+func (b *books) learn() { b.now.Load().appraisal.Learn() }
 
 // writeLua replaces the table that job_submit reads: slurmctld sees the old one or the new one.
 func writeLua(path string, text []byte) error {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/appraise"
+	"github.com/slurm-enclave/slurm-enclave/internal/certs"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ladder"
@@ -123,16 +124,14 @@ func verify(e enclave.Evidence, store string, opt snp.Options) snp.Result {
 	if !result.NoCertificate {
 		return result
 	}
-	names, err := result.StoreNames(e.Report)
+	shelf, err := certs.Open(store)
 	if err != nil {
 		return result
 	}
-	for _, name := range names {
-		b, err := os.ReadFile(filepath.Join(store, filepath.FromSlash(name)))
-		if err == nil {
-			chain, _ = snp.ParseCertificates(b) // as above
-			return snp.Verify(e.Report, chain, opt)
-		}
+	defer func() { _ = shelf.Close() }() // only read
+	if b, err := shelf.Find(certs.Candidates(result.SNPReport)); err == nil && b != nil {
+		chain, _ = snp.ParseCertificates(b) // as above
+		return snp.Verify(e.Report, chain, opt)
 	}
 	return result
 }

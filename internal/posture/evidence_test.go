@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/attest/attesttest"
+	"github.com/slurm-enclave/slurm-enclave/internal/certs"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ladder"
@@ -110,9 +111,8 @@ func TestJudge(t *testing.T) {
 		e := s.evidence(t)
 		table := e.Certificates
 		e.Certificates = nil
-		names, err := snp.Verify(e.Report, snp.Chain{}, snp.Options{At: time.Now()}).StoreNames(e.Report)
-		require.NoError(t, err)
-		put(t, filepath.Join(s.c.Certificates, names[0]), table)
+		keys := certs.Candidates(snp.Verify(e.Report, snp.Chain{}, snp.Options{}).SNPReport)
+		put(t, filepath.Join(s.c.Certificates, keys[0].Path()), table)
 		assert.True(t, s.judge(e).Verdict.Genuine)
 	})
 	t.Run("no policy on this machine is no error", func(t *testing.T) {

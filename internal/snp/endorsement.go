@@ -13,12 +13,16 @@ import (
 
 // Endorsement reads one VCEK or VLEK (DER, or PEM) that a pinned key has made. It does not judge
 // times: the result says when it may be used.
-func (r Roots) Endorsement(b []byte) (enclave.Endorsement, error) {
+func (r Roots) Endorsement(b []byte) (enclave.Endorsement, error) { return r.Learn(b, nil) }
+
+// Learn is Endorsement, and leaves the signature in a memo: the first report of the chip then costs
+// no more than the next.
+func (r Roots) Learn(b []byte, m *Memo) (enclave.Endorsement, error) {
 	chain, err := ParseCertificates(b)
 	if err != nil {
 		return enclave.Endorsement{}, err
 	}
-	v := &verification{chain: chain, opt: Options{Roots: r}, res: &Result{}, cert: chain.vcek, kind: vcek}
+	v := &verification{chain: chain, opt: Options{Roots: r, Memo: m}, res: &Result{}, cert: chain.vcek, kind: vcek}
 	if v.cert == nil {
 		v.cert, v.kind = chain.vlek, vlek
 	}

@@ -1,10 +1,8 @@
 package verifier
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,56 +17,61 @@ import (
 )
 
 // Appraisal is the Appraiser of production: internal/snp says whether evidence is genuine,
-// internal/appraise what it is worth. It is made whole from files and never changes.
+// internal/appraise what it is worth. It is made whole from files and never changes, but for what
+// it takes from the certificate store.
 type Appraisal struct {
 	roots    snp.Roots
 	policies map[string]appraise.Policy
 	preset   string
-	crls     []*x509.RevocationList
-	store    string // directory of VCEKs
+	shelf    *shelf
 }
 
-// LoadAppraisal reads roots, policies and revocation lists. Simulated roots are joined only when
-// the configuration allows them; a policy must allow them once more.
+// LoadAppraisal reads roots and policies; Refresh reads the revocation lists. Simulated roots are
+// joined only when the configuration allows them; a policy must allow them once more.
 func LoadAppraisal(c config.Controller) (*Appraisal, error) {
-	roots, err := snp.AMDRoots()
+	roots, err := LoadRoots(c)
 	if err != nil {
 		return nil, err
 	}
-	a := &Appraisal{roots: roots, policies: map[string]appraise.Policy{}, preset: c.Policy, store: c.Certificates}
-	if c.AllowSimulated {
-		if err = a.joinSimulated(c.SimulatedRoots); err != nil {
-			return nil, err
-		}
-	}
+	a := &Appraisal{roots: roots, policies: map[string]appraise.Policy{}, preset: c.Policy}
 	if err = a.loadPolicies(c.Policies); err != nil {
 		return nil, err
 	}
 	if _, ok := a.policies[c.Policy]; !ok {
 		return nil, fmt.Errorf("load policies: controller.policy names %q, and there is no %s/%s.yaml", c.Policy, c.Policies, c.Policy)
 	}
-	return a, a.loadCRLs(c.Certificates)
+	a.shelf = newShelf(c.Certificates, a.roots)
+	return a, nil
 }
 
-func (a *Appraisal) joinSimulated(dir string) error {
+// LoadRoots are AMD's keys, and a lab's where the configuration allows them.
+func LoadRoots(c config.Controller) (snp.Roots, error) {
+	roots, err := snp.AMDRoots()
+	if err != nil || !c.AllowSimulated {
+		return roots, err
+	}
+	test, err := simulatedRoots(c.SimulatedRoots)
+	return snp.Join(roots, test), err
+}
+
+func simulatedRoots(dir string) (snp.Roots, error) {
 	names, err := filepath.Glob(filepath.Join(dir, "*.pem"))
 	if err != nil {
-		return fmt.Errorf("load simulated roots: %w", err)
+		return snp.Roots{}, fmt.Errorf("load simulated roots: %w", err)
 	}
 	var bundles [][]byte
 	for _, n := range names {
 		b, bad := os.ReadFile(n)
 		if bad != nil {
-			return fmt.Errorf("load simulated roots: %w", bad)
+			return snp.Roots{}, fmt.Errorf("load simulated roots: %w", bad)
 		}
 		bundles = append(bundles, b)
 	}
 	test, err := snp.TestRoots(bundles...)
 	if err != nil {
-		return fmt.Errorf("load simulated roots from %s: %w", dir, err)
+		return snp.Roots{}, fmt.Errorf("load simulated roots from %s: %w", dir, err)
 	}
-	a.roots = snp.Join(a.roots, test)
-	return nil
+	return test, nil
 }
 
 func (a *Appraisal) loadPolicies(dir string) error {
@@ -94,24 +97,12 @@ func (a *Appraisal) loadPolicies(dir string) error {
 	return nil
 }
 
-func (a *Appraisal) loadCRLs(dir string) error {
-	names, err := filepath.Glob(filepath.Join(dir, "*.crl"))
-	if err != nil {
-		return fmt.Errorf("load revocation lists: %w", err)
-	}
-	for _, n := range names {
-		b, err := os.ReadFile(n)
-		if err != nil {
-			return fmt.Errorf("load revocation lists: %w", err)
-		}
-		crl, err := snp.ParseCRL(b)
-		if err != nil {
-			return fmt.Errorf("load revocation list %s: %w", n, err)
-		}
-		a.crls = append(a.crls, crl)
-	}
-	return nil
-}
+// Refresh reads revocation lists that changed in the certificate store. On an error the last good
+// ones stay in force.
+func (a *Appraisal) Refresh() error { return a.shelf.refresh() }
+
+// Learn verifies the certificates of the store before a report asks for one.
+func (a *Appraisal) Learn() { a.shelf.learn() }
 
 func (a *Appraisal) policy(name string) (appraise.Policy, error) {
 	if name == "" {
@@ -197,26 +188,17 @@ func (a *Appraisal) judge(r Rules, e enclave.Evidence, c claim.Claim, m Machine)
 
 // verify takes the certificate from the evidence, or from the store when the host gave none.
 func (a *Appraisal) verify(e enclave.Evidence) snp.Result {
-	opt := snp.Options{Roots: a.roots, At: time.Now(), CRLs: a.crls}
+	opt := snp.Options{Roots: a.roots, At: time.Now(), CRLs: a.shelf.current(), Memo: a.shelf.memo}
 	chain, err := snp.ParseCertificates(e.Certificates)
 	r := snp.Verify(e.Report, chain, opt)
-	if err == nil || !r.NoCertificate {
+	none := err == nil || errors.Is(err, snp.ErrNoCertificate) // a host may give the keys above it alone
+	if !none || chain.Endorsement(r.Signer) != nil {
 		return r
 	}
-	b, err := os.ReadFile(a.stored(r.SNPReport))
-	if errors.Is(err, fs.ErrNotExist) || err != nil {
+	b, err := a.shelf.find(r.SNPReport)
+	if err != nil || b == nil {
 		return r
 	}
 	chain, _ = snp.ParseCertificates(b) // Verify tells of the error
 	return snp.Verify(e.Report, chain, opt)
-}
-
-// stored is where a chip's certificate lies: PRODUCT/CHIP_ID/BL-TEE-SNP-UCODE.der. All three are
-// parsed numbers and names, never text of the report.
-func (a *Appraisal) stored(r enclave.SNPReport) string {
-	level := strings.ReplaceAll(r.ReportedTCB.String(), "/", "-")
-	if r.Product == "turin" {
-		level = fmt.Sprintf("%d-%s", r.ReportedTCB.FMC, level)
-	}
-	return filepath.Join(a.store, filepath.Base(r.Product), r.ChipID.String(), level+".der")
 }

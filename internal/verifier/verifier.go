@@ -161,6 +161,11 @@ func (v *Verifier) alarm(ctx context.Context, code enclave.Code, reason string) 
 	v.Alarm(a)
 }
 
+// Raise is an alarm of whoever runs the verifier.
+func (v *Verifier) Raise(ctx context.Context, code enclave.Code, reason string) {
+	v.alarm(ctx, code, reason)
+}
+
 // find gives the start of a job that is under way here.
 func (v *Verifier) find(k enclave.JobKey, node string) (*start, *seat, error) {
 	v.mu.Lock()

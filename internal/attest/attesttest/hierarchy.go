@@ -98,6 +98,9 @@ func LoadHierarchy(dir string) (*Hierarchy, error) {
 	return h, nil
 }
 
+// Line is the product as AMD spells it: Milan, Genoa, Turin.
+func (h *Hierarchy) Line() string { return h.product }
+
 // Roots is the intermediate and the root in PEM: what a verifier is told to trust as test roots.
 func (h *Hierarchy) Roots() []byte {
 	return append(certificatePEM(h.askCert.Raw), certificatePEM(h.arkCert.Raw)...)

@@ -48,6 +48,7 @@ const (
 	PathEnrolApprove = "/v1/admin/enrol/approve"
 	PathRevoke       = "/v1/admin/revoke"
 	PathReturn       = "/v1/admin/return"
+	PathChips        = "/v1/admin/chips"
 )
 
 // MaxBody bounds every request; the largest is evidence with a full certificate table.

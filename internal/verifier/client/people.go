@@ -103,3 +103,8 @@ func (c *Client) Return(ctx context.Context, node string) error {
 	_, err := post[api.Empty](ctx, c, api.PathReturn, api.ReturnRequest{Node: node})
 	return err
 }
+
+// Chips lists the processors of the enrolled nodes, for an admin on the controller.
+func (c *Client) Chips(ctx context.Context) (api.Chips, error) {
+	return post[api.Chips](ctx, c, api.PathChips, api.Empty{})
+}

@@ -162,6 +162,9 @@ func (s *Server) Local() http.Handler {
 	m.Handle("POST "+api.PathEnrolPending, asPeer(s, s.isAdmin, func(ctx context.Context, _ uint32, _ api.Empty) (api.PendingEnrols, error) {
 		return v.PendingEnrols(ctx)
 	}))
+	m.Handle("POST "+api.PathChips, asPeer(s, s.isAdmin, func(ctx context.Context, _ uint32, _ api.Empty) (api.Chips, error) {
+		return v.Chips(ctx)
+	}))
 	m.Handle("POST "+api.PathEnrolApprove, asPeer(s, s.isAdmin, v.EnrolApprove))
 	m.Handle("POST "+api.PathRevoke, asPeer(s, s.isAdmin, v.Revoke))
 	m.Handle("POST "+api.PathReturn, asPeer(s, s.isAdmin, func(ctx context.Context, _ uint32, r api.ReturnRequest) (api.Empty, error) {

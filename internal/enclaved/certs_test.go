@@ -1,0 +1,101 @@
+package enclaved_test
+
+import (
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/attest/attesttest"
+	"github.com/slurm-enclave/slurm-enclave/internal/certs"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+)
+
+// put stores a file as enclave certs sync does.
+func (c *controller) put(name string, b []byte) {
+	c.t.Helper()
+	require.NoError(c.t, os.MkdirAll(c.path("certs"), 0o755))
+	s, err := certs.Open(c.path("certs"))
+	require.NoError(c.t, err)
+	defer func() { require.NoError(c.t, s.Close()) }()
+	require.NoError(c.t, s.Write(name, b))
+}
+
+// alarmed are the alarms in the ledger, latest first.
+func (c *controller) alarmed() []ledger.Alarm {
+	c.t.Helper()
+	l, err := ledger.Open(c.t.Context(), c.path("state/ledger.db"))
+	require.NoError(c.t, err)
+	defer func() { require.NoError(c.t, l.Close()) }()
+	list, err := l.Alarms(c.t.Context(), 10)
+	require.NoError(c.t, err)
+	return list
+}
+
+func TestChipsOfEnrolledNodes(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	none, err := c.admin(0).Chips(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, none.Chips)
+	c.enrol("n2")
+	got, err := c.admin(0).Chips(t.Context())
+	require.NoError(t, err)
+	require.Len(t, got.Chips, 1)
+	chip, err := c.chips.Chip("n2")
+	require.NoError(t, err)
+	x := got.Chips[0]
+	assert.Equal(t, "n2", x.Node)
+	assert.Equal(t, "milan", x.Product)
+	assert.Equal(t, chip.ID, x.ChipID)
+	assert.Equal(t, chip.TCB, x.TCB)
+	assert.Equal(t, "VCEK", x.Signer)
+	assert.Equal(t, chip.Certificate, x.Certificate, "the host gave it")
+	assert.NotNil(t, x.Seen)
+}
+
+func TestStoredListsCountWithoutARestart(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	now := time.Now()
+	crl, err := c.chips.CRL(now.Add(-time.Hour), now.AddDate(1, 0, 0), false)
+	require.NoError(t, err)
+	c.put("milan-vcek.crl", crl)
+	c.reload <- syscall.SIGHUP
+	c.reload <- syscall.SIGHUP // taken once the one before is done: the list is in force
+	c.enrol("n1")
+	c.put("milan-vcek.crl", []byte("<html>429</html>"))
+	alarms := func(n int) func() bool { return func() bool { return len(c.alarmed()) == n } }
+	require.Eventually(t, alarms(1), 30*time.Second, 100*time.Millisecond)
+	a := c.alarmed()[0]
+	assert.Equal(t, enclave.Code("E528"), a.Code)
+	assert.Contains(t, a.Reason, "read revocation list milan-vcek.crl: parse CRL")
+	c.enrol("n2")
+	old, err := c.chips.CRL(now.Add(-2*time.Hour), now.AddDate(1, 0, 0), false)
+	require.NoError(t, err)
+	c.put("milan-vcek.crl", old)
+	require.Eventually(t, alarms(2), 30*time.Second, 100*time.Millisecond)
+	assert.Contains(t, c.alarmed()[0].Reason, "the one in force of", "the last good one outlives a broken one")
+}
+
+func TestABrokenListAtStart(t *testing.T) {
+	t.Parallel()
+	foreign, err := attesttest.NewHierarchy(t.TempDir(), attesttest.SmallKeys())
+	require.NoError(t, err)
+	crl, err := foreign.CRL(time.Now(), time.Now().Add(time.Hour), false)
+	require.NoError(t, err)
+	for name, b := range map[string][]byte{"no list": []byte("x"), "a list of foreign keys": crl} {
+		t.Run(name, func(t *testing.T) {
+			c := files(t)
+			c.put("any.crl", b)
+			r, ok := enclave.AsRefusal(c.run(t.Context()))
+			require.True(t, ok)
+			assert.Equal(t, enclave.Code("E016"), r.Code)
+			assert.Contains(t, r.Error(), "any.crl")
+		})
+	}
+}
