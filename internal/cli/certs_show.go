@@ -104,6 +104,10 @@ func (h Storehouse) show(ctx context.Context, path string, out io.Writer, asJSON
 	chips, errChips := h.Chips(ctx, path)
 	var w wants
 	for _, c := range chips.Chips {
+		if c.Pending {
+			w.note("%s asked to be enrolled and has no certificate: enclave certs sync --pending", printable(c.Node))
+			continue
+		}
 		w.chip(c)
 	}
 	for _, t := range certs.Missing(w.needs, s.holding, now) {

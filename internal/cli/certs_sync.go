@@ -20,6 +20,7 @@ type syncFlags struct {
 	server  string
 	reports []string
 	product []string
+	pending bool
 	json    bool
 }
 
@@ -37,6 +38,7 @@ Exit status: 0 all there, 1 error, 2 usage, 4 the server or enclaved gives no an
 	c.Flags().StringVar(&f.server, "kds", "", "ask this server, not controller.kds.url")
 	c.Flags().StringArrayVar(&f.reports, "report", nil, "fetch for the chip of this report, too; may be repeated")
 	c.Flags().StringArrayVar(&f.product, "product", nil, "fetch list and chain of milan, genoa or turin, too; may be repeated")
+	c.Flags().BoolVar(&f.pending, "pending", false, "fetch for nodes that could not be enrolled without a certificate, too")
 	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
 	return c
 }
@@ -150,6 +152,10 @@ func (h Storehouse) wants(ctx context.Context, path string, f syncFlags) (w want
 		return w, nil
 	}
 	for _, c := range chips.Chips {
+		if c.Pending && !f.pending {
+			w.note("%s asked to be enrolled and has no certificate for chip %s: --pending fetches it", printable(c.Node), c.ChipID)
+			continue
+		}
 		w.chip(c)
 	}
 	if len(w.needs)+len(w.authorities)+len(w.notes) == 0 {

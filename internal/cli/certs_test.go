@@ -189,6 +189,22 @@ func TestCertsSyncForReports(t *testing.T) {
 	require.Zero(t, code, "%v", err)
 }
 
+func TestCertsSyncForNodesThatWait(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	s.enrol("n1")
+	s.chips.Chips[0].Pending = true
+	out, code, err := s.run("sync")
+	require.Zero(t, code, "%v", err)
+	assert.Contains(t, out, "note: n1 asked to be enrolled and has no certificate for chip "+s.chip("n1").ID.String()+": --pending fetches it\n")
+	assert.Empty(t, s.kds.Log())
+	out, _, _ = s.run("show")
+	assert.Contains(t, out, "note: n1 asked to be enrolled")
+	_, code, err = s.run("sync", "--pending")
+	require.Zero(t, code, "%v", err)
+	assert.Contains(t, s.kds.Log(), s.chip("n1").ID.String())
+}
+
 func TestCertsSyncTakesAndLeavesOut(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -71,6 +72,7 @@ func showCommand() *cobra.Command {
 // verifyFlags are the words of `evidence verify`.
 type verifyFlags struct {
 	report, cert, at string
+	crls             []string
 	json             bool
 	store            string
 }
@@ -82,7 +84,8 @@ func verifyCommand(store string) *cobra.Command {
 		Long: `Verify a report's signature and chain against AMD's roots, offline.
 
 The certificate (VCEK or VLEK: DER, PEM or the host's certificate table) comes from --cert, else
-from the store. What the report says is not judged; enclave policy check does that.
+from the store. What the report says is not judged; enclave policy check does that. Revocation is
+judged by the lists of --crl, and is unknown without.
 
 Exit status: 0 valid, 1 a file cannot be opened, 2 usage, 4 no certificate is known, 6 invalid.`,
 		SilenceUsage: true, SilenceErrors: true, Args: usage(cobra.NoArgs),
@@ -90,6 +93,7 @@ Exit status: 0 valid, 1 a file cannot be opened, 2 usage, 4 no certificate is kn
 	}
 	c.Flags().StringVar(&f.report, "report", "", "the report, 1184 bytes")
 	c.Flags().StringVar(&f.cert, "cert", "", "its VCEK or VLEK")
+	c.Flags().StringArrayVar(&f.crls, "crl", nil, "a revocation list of the root, DER or PEM; may be repeated")
 	c.Flags().StringVar(&f.at, "at", "", "judge validity at this time (RFC 3339), not now")
 	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
 	return c
@@ -108,6 +112,9 @@ func (f verifyFlags) run(out io.Writer) error {
 	}
 	if opt.Roots, err = snp.AMDRoots(); err != nil {
 		return &ExitError{ExitFailure, err}
+	}
+	if opt.CRLs, err = readLists(f.crls); err != nil {
+		return err
 	}
 	report, err := readFile(f.report)
 	if err != nil {
@@ -131,6 +138,23 @@ func (f verifyFlags) run(out io.Writer) error {
 		return &ExitError{ExitFailure, err}
 	}
 	return verdict(res)
+}
+
+// readLists wants every list that was named: one that is left out would revoke nothing.
+func readLists(names []string) ([]*x509.RevocationList, error) {
+	var out []*x509.RevocationList
+	for _, name := range names {
+		b, err := readFile(name)
+		if err != nil {
+			return nil, err
+		}
+		l, err := snp.ParseCRL(b)
+		if err != nil {
+			return nil, &ExitError{ExitInvalid, fmt.Errorf("evidence verify: --crl %s: %w", name, err)}
+		}
+		out = append(out, l)
+	}
+	return out, nil
 }
 
 // fromStore tries what the store has. The store may be absent; one that can't be read is an error,

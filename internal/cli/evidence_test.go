@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-sev-guest/verify/testdata"
 	"github.com/stretchr/testify/assert"
@@ -195,4 +196,22 @@ func TestShow(t *testing.T) {
 	assert.Equal(t, 2, code)
 	_, code, _ = run(t, "", "shoe")
 	assert.Equal(t, 2, code)
+}
+
+func TestRevocationListsOfTheCommandLine(t *testing.T) {
+	f := files(t)
+	foreign, err := attesttest.NewHierarchy(t.TempDir(), attesttest.SmallKeys())
+	require.NoError(t, err)
+	crl, err := foreign.CRL(time.Now().Add(-time.Hour), time.Now().Add(time.Hour), false)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "x.crl")
+	require.NoError(t, os.WriteFile(path, crl, 0o600))
+	out, code, _ := run(t, "/nonexistent", "verify", "--report", f("report"), "--cert", f("cert"), "--crl", path)
+	assert.Equal(t, 6, code, "a list that says nothing of this root leaves no good answer")
+	assert.Contains(t, out, "crl        fail     no CRL given is of ARK-Milan")
+	_, code, err = run(t, "/nonexistent", "verify", "--report", f("report"), "--cert", f("cert"), "--crl", f("report"))
+	assert.Equal(t, 6, code)
+	require.ErrorContains(t, err, "parse CRL")
+	_, code, _ = run(t, "/nonexistent", "verify", "--report", f("report"), "--cert", f("cert"), "--crl", "/nonexistent")
+	assert.Equal(t, 1, code)
 }

@@ -99,3 +99,25 @@ func TestABrokenListAtStart(t *testing.T) {
 		})
 	}
 }
+
+func TestANodeWithoutACertificateIsEnrolledOnceThereIsOne(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	c.bare = true
+	err := c.command("n1", t.TempDir())("--request")
+	r, ok := enclave.AsRefusal(err)
+	require.True(t, ok, "%v", err)
+	assert.Contains(t, r.Reason, "there is no certificate of the VCEK")
+	assert.Contains(t, r.Fix, "enclave certs sync --pending")
+	got, err := c.admin(0).Chips(t.Context())
+	require.NoError(t, err)
+	require.Len(t, got.Chips, 1)
+	x := got.Chips[0]
+	assert.True(t, x.Pending)
+	assert.Equal(t, attesttest.ChipID("n1"), x.ChipID)
+
+	chip, err := c.chips.Chip("n1")
+	require.NoError(t, err)
+	c.put(certs.Key{Product: x.Product, Chip: x.ChipID, TCB: x.TCB}.Path(), chip.Certificate)
+	c.enrol("n1")
+}

@@ -3,7 +3,11 @@ package verifier
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
+	"time"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
 	"github.com/slurm-enclave/slurm-enclave/internal/snp"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
@@ -32,7 +36,35 @@ func (v *Verifier) Chips(ctx context.Context) (api.Chips, error) {
 			}
 		}
 	}
+	out.Chips = append(out.Chips, v.pending.wanted()...)
 	return out, nil
+}
+
+// want remembers the chip of a node that asked to be enrolled and brought no certificate; one for
+// each node of the inventory, since a stranger may speak in its name.
+func (p *pending) want(node string, e enclave.Evidence) bool {
+	c := chipOf(ledger.Evidence{Node: node, Evidence: e, At: time.Now()})
+	c.Pending = true
+	if c.Signer != "VCEK" || c.ChipID == (enclave.ChipID{}) || c.Certificate != nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.chips[node] = c
+	return true
+}
+
+// wanted are those of the last hour, by node.
+func (p *pending) wanted() []api.Chip {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []api.Chip
+	for _, node := range slices.Sorted(maps.Keys(p.chips)) {
+		if c := p.chips[node]; time.Since(*c.Seen) <= keepPending {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // chipOf reads evidence that may have failed for want of a certificate: all of it is the report's

@@ -32,11 +32,14 @@ type wish struct {
 
 // pending are the wishes that no admin has answered. They live in memory only.
 type pending struct {
-	mu   sync.Mutex
-	list map[enclave.Digest]wish // by fingerprint of the node's key
+	mu    sync.Mutex
+	list  map[enclave.Digest]wish // by fingerprint of the node's key
+	chips map[string]api.Chip     // by node of the inventory: whose certificate nobody has
 }
 
-func newPending() *pending { return &pending{list: map[enclave.Digest]wish{}} }
+func newPending() *pending {
+	return &pending{list: map[enclave.Digest]wish{}, chips: map[string]api.Chip{}}
+}
 
 func (p *pending) add(w wish) error {
 	p.mu.Lock()
@@ -112,7 +115,11 @@ func (v *Verifier) EnrolRequest(ctx context.Context, from string, r api.EnrolReq
 		if failed != nil {
 			why = failed.Name + ": " + failed.Reason
 		}
-		return api.EnrolTicket{}, enclave.Refuse("E136", enclave.FaultRequest, "enrolment evidence: %s", why)
+		refusal := enclave.Refuse("E136", enclave.FaultRequest, "enrolment evidence: %s", why)
+		if v.pending.want(r.Node, r.Evidence) {
+			refusal.Fix = "on the controller: enclave certs sync --pending. Then ask again"
+		}
+		return api.EnrolTicket{}, refusal
 	}
 	w := wish{key: pub, PendingEnrol: api.PendingEnrol{
 		Node: r.Node, Fingerprint: sha256.Sum256(pub), ChipID: result.ChipID, Result: result, At: time.Now(), From: from,
