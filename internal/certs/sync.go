@@ -60,7 +60,7 @@ const (
 type Syncer struct {
 	Store    *Store
 	Judge    Judge
-	Getter   Getter
+	Getter   Getter        // nil: only what the hosts gave is stored
 	Interval time.Duration // between two certificates
 	Pause    func(ctx context.Context, d time.Duration) error
 	Now      func() time.Time
@@ -79,22 +79,14 @@ type Result struct {
 // is stored as it comes: whoever calls again asks for the rest only.
 func (s *Syncer) Sync(ctx context.Context, tasks []Task) Result {
 	var r Result
-	asked := false // the pause stands between two questions
+	asked := false
 	for i, t := range tasks {
 		e := Event{Done: i, All: len(tasks), Task: t}
 		s.Tell(e)
-		b, err := t.Given, error(nil)
-		if b == nil {
-			if asked && t.Kind == Certificate {
-				err = s.Pause(ctx, s.Interval)
-			}
-			if err == nil {
-				b, err = s.ask(ctx, e)
-			}
+		given, err := s.take(t)
+		if !given && s.Getter != nil {
+			err = s.fetch(ctx, e, asked)
 			asked = true
-		}
-		if err == nil {
-			err = s.keep(t, b)
 		}
 		e.Done, e.Step = i+1, Stored
 		switch {
@@ -102,7 +94,7 @@ func (s *Syncer) Sync(ctx context.Context, tasks []Task) Result {
 			err = fmt.Errorf("fetch %s: %w", t, err)
 			r.Failed = append(r.Failed, err)
 			e.Step, e.Err = Failed, err
-		case t.Given != nil:
+		case given:
 			r.Taken++
 		default:
 			r.Fetched++
@@ -113,6 +105,29 @@ func (s *Syncer) Sync(ctx context.Context, tasks []Task) Result {
 		}
 	}
 	return r
+}
+
+// take stores what a node's host gave, if it is what it should be.
+func (s *Syncer) take(t Task) (bool, error) {
+	if t.Given == nil {
+		return false, ErrAway
+	}
+	err := s.keep(t, t.Given)
+	return err == nil, err
+}
+
+// fetch asks, after a pause where a certificate follows another question.
+func (s *Syncer) fetch(ctx context.Context, e Event, asked bool) error {
+	if asked && e.Task.Kind == Certificate {
+		if err := s.Pause(ctx, s.Interval); err != nil {
+			return err
+		}
+	}
+	b, err := s.ask(ctx, e)
+	if err != nil {
+		return err
+	}
+	return s.keep(e.Task, b)
 }
 
 // ask asks again where asking again may help.

@@ -136,10 +136,12 @@ func TestSyncTakesWhatTheHostGave(t *testing.T) {
 	needs[0].Given = s.chips["n1"].Certificate
 	needs[1].Given = s.chips["n1"].Certificate // a host that lies
 	r := s.sync(t.Context(), needs...)
+	require.Empty(t, r.Failed)
 	assert.Equal(t, 1, r.Taken)
-	require.Len(t, r.Failed, 1)
-	require.ErrorIs(t, r.Failed[0], certs.ErrWrong)
-	assert.NotContains(t, s.kds.Log(), "blSPL")
+	assert.Equal(t, 5, r.Fetched, "where a host lies the server is asked")
+	log := s.kds.Log()
+	assert.NotContains(t, log, s.chips["n1"].ID.String())
+	assert.Contains(t, log, s.chips["n2"].ID.String()[:16])
 }
 
 func TestSyncWaitsAndAsksAgain(t *testing.T) {

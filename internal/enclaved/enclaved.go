@@ -158,11 +158,21 @@ func (d *daemon) seal(ctx context.Context) {
 
 func rawKey(k enclave.PublicKey) ed25519.PublicKey { return k[:] }
 
+// learn spares the first job after a start or reload the verification of its chips' certificates.
+// Without it all is the same, and slower.
+func (d *daemon) learn(ctx context.Context) {
+	chips, err := d.verifier.Chips(ctx)
+	if err != nil {
+		d.log.WithError(err).Warn("certificates not verified ahead")
+	}
+	d.books.learn(chips.Chips)
+}
+
 // keep seals receipts, does the errands that Slurm could not be told, and reads the books again when told to.
 func (d *daemon) keep(ctx context.Context, reload <-chan os.Signal) {
 	t := time.NewTicker(spoolPause)
 	defer t.Stop()
-	d.books.learn()
+	d.learn(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -184,6 +194,7 @@ func (d *daemon) keep(ctx context.Context, reload <-chan os.Signal) {
 				d.log.WithError(err).Error("files not read again, the old ones stay in force")
 				continue
 			}
+			d.learn(ctx)
 			d.log.Info("tenants and policies read again")
 		}
 	}

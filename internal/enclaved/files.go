@@ -18,6 +18,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
 	"github.com/slurm-enclave/slurm-enclave/internal/tenants"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/pki"
 )
 
@@ -194,8 +195,16 @@ func (b *books) load(c config.Config) error {
 // refresh reads what was stored among the certificates since.
 func (b *books) refresh() error { return b.now.Load().appraisal.Refresh() }
 
-// learn verifies the stored certificates ahead.
-func (b *books) learn() { b.now.Load().appraisal.Learn() }
+// learn verifies ahead what is stored and what the enrolled nodes' hosts gave.
+func (b *books) learn(chips []api.Chip) {
+	var seen [][]byte
+	for _, c := range chips {
+		if c.Certificate != nil {
+			seen = append(seen, c.Certificate)
+		}
+	}
+	b.now.Load().appraisal.Learn(seen)
+}
 
 // writeLua replaces the table that job_submit reads: slurmctld sees the old one or the new one.
 func writeLua(path string, text []byte) error {

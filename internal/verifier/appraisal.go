@@ -101,8 +101,12 @@ func (a *Appraisal) loadPolicies(dir string) error {
 // ones stay in force.
 func (a *Appraisal) Refresh() error { return a.shelf.refresh() }
 
-// Learn verifies the certificates of the store before a report asks for one.
-func (a *Appraisal) Learn() { a.shelf.learn() }
+// Learn verifies the certificates of the store, and those that were seen before (DER), before a
+// report asks for one.
+func (a *Appraisal) Learn(seen [][]byte) { a.shelf.learn(seen) }
+
+// Known is how many signatures above reports are remembered.
+func (a *Appraisal) Known() int { return a.shelf.memo.Len() }
 
 func (a *Appraisal) policy(name string) (appraise.Policy, error) {
 	if name == "" {

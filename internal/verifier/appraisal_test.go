@@ -105,7 +105,7 @@ func TestStoredCertificateIsUsedWhereTheHostGaveNone(t *testing.T) {
 	assert.Equal(t, enclave.CheckFail, k.check("chain", []byte("garbage")).Result, "what a host gave and is wrong is not replaced")
 	k.put(key.Path(), []byte("garbage"))
 	assert.Equal(t, enclave.CheckFail, k.check("chain", nil).Result)
-	k.a.Learn() // does not mind
+	k.a.Learn(nil) // does not mind
 }
 
 func TestListsOfTheStore(t *testing.T) {
@@ -136,4 +136,17 @@ func TestListsOfTheStore(t *testing.T) {
 	require.NoError(t, os.Remove(k.path("certs/milan-vcek.crl")))
 	require.NoError(t, k.a.Refresh())
 	assert.Contains(t, crl().Reason, "no CRL given", "an admin may take a list away")
+}
+
+func TestCertificatesAreVerifiedAhead(t *testing.T) {
+	t.Parallel()
+	k := newCourt(t)
+	other, err := k.lab.Chip("n2")
+	require.NoError(t, err)
+	k.put(certs.Key{Product: "milan", Chip: k.chip.ID, TCB: k.chip.TCB}.Path(), k.chip.Certificate)
+	assert.Zero(t, k.a.Known())
+	k.a.Learn([][]byte{other.Certificate, []byte("garbage")})
+	assert.Equal(t, 2, k.a.Known(), "the one that was seen and the one of the store")
+	assert.Equal(t, enclave.CheckPass, k.check("signature", k.chip.Table()).Result)
+	assert.Equal(t, 2, k.a.Known(), "the report's was known")
 }

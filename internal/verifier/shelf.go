@@ -134,9 +134,12 @@ func sameFile(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
-// learn verifies the stored certificates, so that the first job after a start costs no more than
-// the next. What is broken there is for enclave certs show.
-func (s *shelf) learn() {
+// learn verifies certificates that were seen before and those in the store, so that the first job
+// after a start costs no more than the next. What is broken is for enclave certs show.
+func (s *shelf) learn(seen [][]byte) {
+	for _, b := range seen {
+		_, _ = s.roots.Learn(b, s.memo)
+	}
 	store, err := certs.Open(s.dir)
 	if err != nil {
 		return
