@@ -38,19 +38,22 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), lab: map[string]*attesttest.Hierarchy{}, chips: map[string]*attesttest.Chip{}, now: time.Now()}
-	var all []*attesttest.Hierarchy
-	var bundles [][]byte
+	lab := map[string]*attesttest.Hierarchy{}
 	for _, line := range []string{"Milan", "Turin"} {
 		h, err := attesttest.NewHierarchy(t.TempDir(), attesttest.SmallKeys(), attesttest.Product(line))
 		require.NoError(t, err)
-		s.lab[line] = h
-		all, bundles = append(all, h), append(bundles, h.Roots())
+		lab[line] = h
 	}
+	return siteOf(t, lab)
+}
+
+func siteOf(t *testing.T, lab map[string]*attesttest.Hierarchy) *site {
+	t.Helper()
+	s := &site{t: t, dir: t.TempDir(), lab: lab, chips: map[string]*attesttest.Chip{}, now: time.Now()}
 	var err error
-	s.roots, err = snp.TestRoots(bundles...)
+	s.roots, err = snp.TestRoots(lab["Milan"].Roots(), lab["Turin"].Roots())
 	require.NoError(t, err)
-	s.kds = certstest.New(t, all...)
+	s.kds = certstest.New(t, lab["Milan"], lab["Turin"])
 	s.add("Milan", "n1", attesttest.CurrentTCB())
 	s.add("Turin", "n2", enclave.TCB{FMC: 1, Bootloader: 1, TEE: 1, SNP: 4, Microcode: 81})
 	return s
@@ -146,6 +149,7 @@ func TestSyncTakesWhatTheHostGave(t *testing.T) {
 
 func TestSyncWaitsAndAsksAgain(t *testing.T) {
 	t.Parallel()
+	lab := newSite(t).lab
 	for name, tt := range map[string]struct {
 		faults []certstest.Fault
 		paused []time.Duration
@@ -163,7 +167,7 @@ func TestSyncWaitsAndAsksAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
+			s := siteOf(t, lab)
 			s.kds.Fail(tt.faults...)
 			r := s.sync(t.Context())
 			require.Empty(t, r.Failed)
@@ -175,6 +179,7 @@ func TestSyncWaitsAndAsksAgain(t *testing.T) {
 
 func TestSyncGivesUpWhereAskingDoesNotHelp(t *testing.T) {
 	t.Parallel()
+	lab := newSite(t).lab
 	patient := []certstest.Fault{}
 	for range 7 {
 		patient = append(patient, certstest.Status(429, ""))
@@ -186,7 +191,7 @@ func TestSyncGivesUpWhereAskingDoesNotHelp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
+			s := siteOf(t, lab)
 			s.kds.Fail(append([]certstest.Fault{certstest.Fine}, faults...)...)
 			r := s.sync(t.Context(), s.needs()...)
 			require.Len(t, r.Failed, 1)
@@ -201,7 +206,7 @@ func TestSyncGivesUpWhereAskingDoesNotHelp(t *testing.T) {
 	}
 	t.Run("nobody listens", func(t *testing.T) {
 		t.Parallel()
-		s := newSite(t)
+		s := siteOf(t, lab)
 		s.kds.Close()
 		r := s.sync(t.Context(), s.needs()...)
 		require.Len(t, r.Failed, 1)

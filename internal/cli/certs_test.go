@@ -37,10 +37,14 @@ type store struct {
 
 func newStore(t *testing.T) *store {
 	t.Helper()
-	s := &store{t: t, dir: filepath.Join(t.TempDir(), "certs")}
-	var err error
-	s.lab, err = attesttest.NewHierarchy(t.TempDir(), attesttest.SmallKeys())
+	lab, err := attesttest.NewHierarchy(t.TempDir(), attesttest.SmallKeys())
 	require.NoError(t, err)
+	return storeOf(t, lab)
+}
+
+func storeOf(t *testing.T, lab *attesttest.Hierarchy) *store {
+	t.Helper()
+	s := &store{t: t, dir: filepath.Join(t.TempDir(), "certs"), lab: lab}
 	s.kds = certstest.New(t, s.lab)
 	s.kdsAt = s.kds.URL
 	s.host = cli.Storehouse{
@@ -132,6 +136,7 @@ func TestCertsSync(t *testing.T) {
 
 func TestCertsSyncStatus(t *testing.T) {
 	t.Parallel()
+	lab := newStore(t).lab
 	for name, tt := range map[string]struct {
 		change func(*store)
 		args   []string
@@ -155,7 +160,7 @@ func TestCertsSyncStatus(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStore(t)
+			s := storeOf(t, lab)
 			s.enrol("n1")
 			tt.change(s)
 			for i, a := range tt.args {

@@ -19,7 +19,7 @@ func explainNode() []Explanation {
 		{"E214", "The plugin is not where plugstack.conf says, or its place is not certain.", effectDrained, "Write the plugin's absolute path into plugstack.conf, or PluginDir into slurm.conf."},
 		{"E215", "Others than root may write the plugin or a directory on the way to it.", effectDrained, "chown root and chmod go-w what the reason names."},
 		{"E216", "The plugin is of another release than the programs.", effectDrained, "Install plugin and programs of one release, then restart slurmd."},
-		{"E220", "The report is not genuine: form, signature, chain or revocation does not verify.", effectDrained, "enclave evidence verify on the node's report names the check. Replace certificates first (VCEK of this chip and TCB), then suspect the machine."},
+		{"E220", "The report is not genuine: form, signature, chain or revocation does not verify.", effectDrained, "enclave evidence verify on the node's report names the check. If it says that there is no certificate (new firmware has a new one): enclave certs sync on the controller. Only then suspect the machine."},
 		{"E221", "The node took a nonce and sent no acceptable evidence by the deadline.", effectDrained, "Look at the prolog's log: a slow firmware mailbox, or a broken network to enclaved."},
 		{"E222", "The node cannot make a report: no SEV-SNP guest, or no device for it.", effectDrained, "As root on the node, enclave ok names the one thing to fix: SEV-SNP guest, CONFIG_TSM_REPORTS, sev-guest, /sys/kernel/config."},
 		{"E223", "Two nodes of the job announced the same tunnel key.", effectDrained, "The node was cloned with its memory, or something between altered the call. Start it anew."},

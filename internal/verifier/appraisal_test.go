@@ -20,14 +20,14 @@ import (
 
 // court is an Appraisal of production with a lab's keys and a certificate store.
 type court struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	lab  *attesttest.Hierarchy
 	chip *attesttest.Chip
 	a    *verifier.Appraisal
 }
 
-func newCourt(t *testing.T) *court {
+func newCourt(t testing.TB) *court {
 	t.Helper()
 	k := &court{t: t, dir: t.TempDir()}
 	var err error
