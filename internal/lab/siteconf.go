@@ -33,7 +33,7 @@ func enclaveYAML(s Spec, key string, families []string) string {
 		"  tmp_size: 64MiB",
 		"  visible: [" + tsmDir + "]", // the simulated attester is a FUSE file system
 		"  transport: fabric-trusted",
-		"limits: {lifetime_hours: 24, barrier_seconds: 20, renew_seconds: 5, renew_grace_seconds: 30}",
+		"limits: {lifetime_hours: 24, barrier_seconds: 20, renew_seconds: 5, renew_grace_seconds: 30, receipt_seconds: 15}",
 		"controller:",
 		"  slurm_user: slurm",
 		"  allow_simulated: true",
