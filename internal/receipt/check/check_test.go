@@ -414,11 +414,13 @@ func FuzzCheck(f *testing.F) {
 	f.Add(file)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := check.Check(b, check.Options{})
+		for _, l := range r.Lines {
+			require.NotEqual(t, check.Hardware, l.Vouches, "who trusts no root has no word of AMD's")
+		}
 		if r.Good() {
-			// Only what the scene's key signed is good, in the one form.
-			again, err := receipt.Seal(s.Fake, r.Said)
+			o, err := receipt.Open(b)
 			require.NoError(t, err)
-			require.Equal(t, again, b)
+			require.NoError(t, o.CheckSignature(r.Key))
 		}
 	})
 }
