@@ -94,7 +94,7 @@ install: build
 		install -m 0755 etc/$$wrapper $(DESTDIR)$(SYSCONF)/slurm-enclave/ || exit 1; \
 	done
 	install -m 0644 etc/enclave.lua $(DESTDIR)$(SYSCONF)/slurm-enclave/
-	install -m 0644 $(wildcard etc/systemd/*.service) $(DESTDIR)$(UNITS)/
+	install -m 0644 $(wildcard etc/systemd/*.service etc/systemd/*.timer) $(DESTDIR)$(UNITS)/
 	for page in $(MANPAGES); do install -D -m 0644 docs/man/$$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page || exit 1; done
 	for sample in $(SAMPLES); do install -D -m 0644 etc/$$sample $(DESTDIR)$(PREFIX)/share/slurm-enclave/samples/$$sample || exit 1; done
 

@@ -92,6 +92,15 @@ func TestUnits(t *testing.T) {
 			assert.Contains(t, unit, "\n"+line+"\n")
 		}
 	})
+	t.Run("certificates are fetched by no root, and not by all sites at once", func(t *testing.T) {
+		t.Parallel()
+		unit, timer := sample(t, "systemd/enclave-certs.service"), sample(t, "systemd/enclave-certs.timer")
+		for _, line := range []string{"Type=oneshot", "User=enclave", "ReadWritePaths=/var/lib/slurm-enclave", "ExecStart=/usr/bin/enclave certs sync"} {
+			assert.Contains(t, unit, "\n"+line+"\n")
+		}
+		assert.NotContains(t, unit, "TimeoutStartSec", "a oneshot has none, and a first run takes hours")
+		assert.Contains(t, timer, "\nRandomizedDelaySec=1d\n")
+	})
 	t.Run("enclaved is no root", func(t *testing.T) {
 		t.Parallel()
 		unit := sample(t, "systemd/enclaved.service")

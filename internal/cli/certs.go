@@ -47,10 +47,15 @@ type shelf struct {
 	holding []certs.Holding
 }
 
-func (h Storehouse) open(path string) (shelf, error) {
-	c, err := h.Settings(path)
-	if err != nil {
-		return shelf{}, &ExitError{ExitFailure, fmt.Errorf("certs: %w", err)}
+// open reads the configuration, unless a directory is named: then there is a store and no site.
+func (h Storehouse) open(path, dir string) (shelf, error) {
+	c := config.Default().Controller
+	c.Certificates = dir
+	if dir == "" {
+		var err error
+		if c, err = h.Settings(path); err != nil {
+			return shelf{}, &ExitError{ExitFailure, fmt.Errorf("certs: %w", err)}
+		}
 	}
 	roots, err := h.Roots(c)
 	if err != nil {

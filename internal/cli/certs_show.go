@@ -13,10 +13,12 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/certs"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/snp"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
 func (h Storehouse) showCommand() *cobra.Command {
 	var roots, asJSON bool
+	var store string
 	c := command("show", "What the store holds, what is missing, and what ends soon", cobra.NoArgs)
 	c.Long = `Show what the certificate store holds, what the enrolled nodes lack in it, and what ends within 30 days.
 
@@ -29,8 +31,9 @@ Exit status: 0 all there and good, 1 error, 2 usage, 4 enclaved does not say whi
 		if roots {
 			return showRoots(c.OutOrStdout(), asJSON)
 		}
-		return h.show(c.Context(), configOf(c), c.OutOrStdout(), asJSON)
+		return h.show(c.Context(), configOf(c), store, c.OutOrStdout(), asJSON)
 	}
+	c.Flags().StringVar(&store, "store", "", "show this directory; no configuration is read and no enclaved asked")
 	c.Flags().BoolVar(&roots, "roots", false, "show the keys that are trusted, with their SHA-256")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -85,8 +88,8 @@ type fileJSON struct {
 	Problem   string     `json:"problem,omitempty"`
 }
 
-func (h Storehouse) show(ctx context.Context, path string, out io.Writer, asJSON bool) error {
-	s, err := h.open(path)
+func (h Storehouse) show(ctx context.Context, path, dir string, out io.Writer, asJSON bool) error {
+	s, err := h.open(path, dir)
 	if err != nil {
 		return err
 	}
@@ -101,7 +104,11 @@ func (h Storehouse) show(ctx context.Context, path string, out io.Writer, asJSON
 			status = &ExitError{ExitInvalid, fmt.Errorf("certs show: %s: %w", f.Path, f.Problem)}
 		}
 	}
-	chips, errChips := h.Chips(ctx, path)
+	var chips api.Chips
+	var errChips error
+	if dir == "" {
+		chips, errChips = h.Chips(ctx, path)
+	}
 	var w wants
 	for _, c := range chips.Chips {
 		if c.Pending {

@@ -18,6 +18,7 @@ import (
 // syncFlags are the words of `certs sync`.
 type syncFlags struct {
 	server  string
+	store   string
 	reports []string
 	product []string
 	pending bool
@@ -35,6 +36,7 @@ back is verified before it is stored. Run it on the controller, as root or the u
 Exit status: 0 all there, 1 error, 2 usage, 4 the server or enclaved gives no answer, 5 not permitted,
 6 something came back that is not what was asked for, 7 the server does not have something.`
 	c.RunE = func(c *cobra.Command, _ []string) error { return h.sync(c.Context(), configOf(c), c.OutOrStdout(), f) }
+	c.Flags().StringVar(&f.store, "store", "", "fill this directory; no configuration is read and no enclaved asked")
 	c.Flags().StringVar(&f.server, "kds", "", "ask this server, not controller.kds.url")
 	c.Flags().StringArrayVar(&f.reports, "report", nil, "fetch for the chip of this report, too; may be repeated")
 	c.Flags().StringArrayVar(&f.product, "product", nil, "fetch list and chain of milan, genoa or turin, too; may be repeated")
@@ -53,7 +55,7 @@ type syncJSON struct {
 }
 
 func (h Storehouse) sync(ctx context.Context, path string, out io.Writer, f syncFlags) error {
-	s, err := h.open(path)
+	s, err := h.open(path, f.store)
 	if err != nil {
 		return err
 	}
@@ -141,6 +143,9 @@ func (h Storehouse) wants(ctx context.Context, path string, f syncFlags) (w want
 		if err = w.report(filepath.Base(name), b, named); err != nil {
 			return w, err
 		}
+	}
+	if f.store != "" {
+		return w, nil
 	}
 	chips, err := h.Chips(ctx, path)
 	if err != nil {

@@ -284,3 +284,19 @@ func TestCertsShowRoots(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(out), &j))
 	assert.Len(t, j.Roots, 9)
 }
+
+func TestCertsWithoutASite(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	s.kds.Add("Milan", s.chip("n7"))
+	s.host.Settings, s.host.Chips = nil, nil // neither is asked
+	dir := filepath.Join(t.TempDir(), "stick")
+	_, code, err := s.run("sync", "--store", dir, "--kds", s.kds.URL, "--report", s.report("n7", 3))
+	require.Zero(t, code, "%v", err)
+	assert.FileExists(t, filepath.Join(dir, "milan", s.chip("n7").ID.String(), "4-0-24-219.der"))
+	out, code, err := s.run("show", "--store", dir)
+	require.Zero(t, code, "%v", err)
+	assert.Contains(t, out, "store "+dir+": 3 files\n")
+	_, code, _ = s.run("sync", "--store", dir, "--product", "genoa")
+	assert.Equal(t, cli.ExitUnknown, code, "no server is named")
+}

@@ -75,7 +75,7 @@ func TestUnitsNameInstalledPrograms(t *testing.T) {
 	path := regexp.MustCompile(`(?m)(?:^ExecStart|^Prolog|^Epilog|^exec)[= ](/usr/\S+)`)
 	seen := 0
 	for _, name := range []string{
-		"systemd/enclaved.service", "systemd/enclave-host.service", "slurm.conf.d/enclave.conf", "prolog-slurmctld", "epilog-slurmctld",
+		"systemd/enclaved.service", "systemd/enclave-host.service", "systemd/enclave-certs.service", "slurm.conf.d/enclave.conf", "prolog-slurmctld", "epilog-slurmctld",
 	} {
 		for _, m := range path.FindAllStringSubmatch(read(t, "etc/"+name), -1) {
 			seen++
@@ -83,5 +83,5 @@ func TestUnitsNameInstalledPrograms(t *testing.T) {
 			assert.Truef(t, regexp.MustCompile(want).MatchString(lines), "%s: %s", name, m[1])
 		}
 	}
-	assert.Equal(t, 6, seen)
+	assert.Equal(t, 7, seen)
 }
