@@ -25,7 +25,11 @@ func ReportScreen(r api.Report) string {
 		{"Start", fmt.Sprintf("%d, registered %s%s%s", r.Restart, instant(&r.Registered), since(", let in ", r.Started), since(", over ", r.Ended))},
 		{"Verdict", verdictLine(r)},
 		{"Reason", refusalLine(r.Refusal)},
+		{"Renewed", renewalLine(r.Nodes)},
 	})
+	for _, d := range r.Departures {
+		fmt.Fprintf(&b, "  %s  %s left the roster (epoch %d)%s\n", instant(&d.At), printable(d.Node), d.Epoch, printable(because(d.Refusal)))
+	}
 	b.WriteString("\n")
 	nodeTable(&b, r.Nodes)
 	b.WriteString("\n")
@@ -81,6 +85,9 @@ func verdictLine(r api.Report) string {
 		}
 	}
 	s := fmt.Sprintf("%s: %d of %d nodes affirmed", strings.ToUpper(string(r.Verdict)), good, len(r.Nodes))
+	if r.Verdict == enclave.VerdictRefused && r.Started != nil {
+		s = fmt.Sprintf("REFUSED while it ran: let in with all %d nodes affirmed", len(r.Nodes))
+	}
 	switch {
 	case simulated(r):
 		s += " by a test hierarchy, nothing was protected"
@@ -98,6 +105,34 @@ func refusalLine(r *enclave.Refusal) string {
 		return ""
 	}
 	return r.Error() + ", fault: " + or(string(r.Fault), "nobody's") + "; see enclave explain " + string(r.Code)
+}
+
+// renewalLine says how often the nodes proved themselves again; nothing for a job that was too
+// short for it.
+func renewalLine(nodes []api.NodeReport) string {
+	var last *time.Time
+	var counts []int
+	for _, n := range nodes {
+		counts = append(counts, n.Renewals)
+		if n.Renewed != nil && (last == nil || n.Renewed.After(*last)) {
+			last = n.Renewed
+		}
+	}
+	if last == nil {
+		return ""
+	}
+	least, most := slices.Min(counts), slices.Max(counts)
+	if least == most {
+		return fmt.Sprintf("each node %d times, last %s", most, instant(last))
+	}
+	return fmt.Sprintf("each node %d to %d times, last %s", least, most, instant(last))
+}
+
+func because(r *enclave.Refusal) string {
+	if r == nil {
+		return ""
+	}
+	return ": " + string(r.Code) + " " + r.Reason
 }
 
 // nodeTable has one line per node, and below it what failed.

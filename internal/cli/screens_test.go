@@ -82,6 +82,19 @@ func refusedReport() api.Report {
 	return r
 }
 
+// revokedReport is a job that lost a node while it ran.
+func revokedReport() api.Report {
+	r := protected()
+	r.Verdict = enclave.VerdictRefused
+	for i := range r.Nodes {
+		r.Nodes[i].Renewals, r.Nodes[i].Renewed = 4+i, at(43+i)
+	}
+	r.Refusal = &enclave.Refusal{Code: "E532", Fault: enclave.FaultNode, Node: "cpu-sev-2", Check: "revoked", Reason: "the node was revoked by an operator: stolen disk"}
+	r.Nodes[1].Refusal, r.Nodes[1].Closed = r.Refusal, nil
+	r.Departures = []api.Departure{{Node: "cpu-sev-2", Epoch: 2, At: *at(47), Refusal: r.Refusal}}
+	return r
+}
+
 func fleet() api.Nodes {
 	return api.Nodes{
 		Nodes: []api.NodeLine{
@@ -122,6 +135,8 @@ func TestScreens(t *testing.T) {
 		"report-protected": cli.ReportScreen(protected()),
 		"report-simulated": cli.ReportScreen(simulatedReport()),
 		"report-refused":   cli.ReportScreen(refusedReport()),
+		"report-revoked":   cli.ReportScreen(revokedReport()),
+		"why-revoked":      cli.WhyScreen(cli.WhyJob(revokedReport())),
 		"nodes":            cli.NodesScreen(fleet()),
 		"jobs":             cli.JobsScreen(jobs()),
 		"why-refused":      cli.WhyScreen(cli.WhyJob(refusedReport())),

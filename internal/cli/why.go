@@ -72,6 +72,9 @@ func whyOf(ctx context.Context, src Source, subject string) (Why, error) {
 func WhyJob(r api.Report) Why {
 	w := Why{Subject: fmt.Sprintf("job %d, start %d", r.Job, r.Restart), Simulated: simulated(r), Since: instant(&r.Registered), Likely: "-"}
 	switch {
+	case len(r.Departures) > 0 && r.Refusal != nil:
+		w.Since = instant(&r.Departures[0].At)
+		return w.refused(*r.Refusal)
 	case r.Refusal != nil:
 		return w.refused(*r.Refusal)
 	case r.Verdict == enclave.VerdictIncomplete && r.Started == nil:

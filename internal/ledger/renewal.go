@@ -69,3 +69,32 @@ func (l *Ledger) Renewals(ctx context.Context, k enclave.JobKey) ([]Renewal, err
 	}
 	return out, nil
 }
+
+// RenewalSum is how often a node was affirmed again, and when last.
+type RenewalSum struct {
+	Times int
+	Last  time.Time
+}
+
+// RenewalSums counts the renewals of one start that were affirmed, by node.
+func (l *Ledger) RenewalSums(ctx context.Context, k enclave.JobKey) (map[string]RenewalSum, error) {
+	rows, err := l.db.QueryContext(ctx, `SELECT node, count(*), max(at) FROM renewals
+		WHERE cluster=? AND job=? AND restart=? AND good GROUP BY node`, k.Cluster, k.Job, k.Restart)
+	if err != nil {
+		return nil, fmt.Errorf("count renewals of %s: %w", k, err)
+	}
+	out := map[string]RenewalSum{}
+	err = each(rows, func() error {
+		var node string
+		var sum RenewalSum
+		var at int64
+		bad := rows.Scan(&node, &sum.Times, &at)
+		sum.Last = time.UnixMilli(at).UTC()
+		out[node] = sum
+		return bad
+	})
+	if err != nil {
+		return nil, fmt.Errorf("count renewals of %s: %w", k, err)
+	}
+	return out, nil
+}

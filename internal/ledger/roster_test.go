@@ -91,6 +91,13 @@ func TestRenewalsOfDaysStaySmall(t *testing.T) {
 		assert.Equal(t, ledger.Renewal{Node: "n1", Epoch: 1, Nonce: enclave.Nonce{5}, Digest: enclave.Digest{5}, At: noon.Add(5 * time.Minute)}, list[4])
 		assert.True(t, list[5].Good)
 	})
+	t.Run("they are counted by node, the failed one not", func(t *testing.T) {
+		sums, err := l.RenewalSums(ctx, k)
+		require.NoError(t, err)
+		assert.Equal(t, map[string]ledger.RenewalSum{
+			"n1": {Times: 8, Last: noon.Add(9 * time.Minute)}, "n2": {Times: 1, Last: noon.Add(20 * time.Minute)},
+		}, sums)
+	})
 	t.Run("whole are the start's, the first, the last, and the one that failed", func(t *testing.T) {
 		list, err := l.EvidenceOf(ctx, k)
 		require.NoError(t, err)

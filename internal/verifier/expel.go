@@ -45,7 +45,7 @@ func (v *Verifier) expel(ctx context.Context, k enclave.JobKey, why *enclave.Ref
 	}
 	row := ledger.Roster{Key: k, Epoch: r.epoch + 1, Gone: why.Node, Refusal: why, At: time.Now()}
 	later, failed := v.without(ctx, e, gone, &row)
-	if failed == nil && later != nil {
+	if failed == nil {
 		failed = v.Ledger.AddRoster(ctx, row)
 	}
 	e.Verdict, e.Refusal = enclave.VerdictRefused, cmp.Or(e.Refusal, why)
@@ -63,8 +63,8 @@ func (v *Verifier) expel(ctx context.Context, k enclave.JobKey, why *enclave.Ref
 	return e, nil
 }
 
-// without makes the roster without the nodes that left, and seals a new seed for the others. It
-// is nil when nobody is left.
+// without makes the roster without the nodes that left, and seals a new seed for the others. Of
+// a job of one node it is a roster of nobody.
 func (v *Verifier) without(ctx context.Context, e ledger.Entry, gone []string, row *ledger.Roster) (*epoch, error) {
 	rosters, err := v.Ledger.Rosters(ctx, row.Key)
 	if err != nil {
@@ -79,9 +79,6 @@ func (v *Verifier) without(ctx context.Context, e ledger.Entry, gone []string, r
 	}
 	out := &epoch{sealed: map[string][]byte{}, keys: map[string]enclave.NodeKeys{}}
 	out.peers = slices.DeleteFunc(rosters[0].Peers, func(p enclave.Peer) bool { return slices.Contains(gone, p.Node) })
-	if len(out.peers) == 0 {
-		return nil, nil //nolint:nilnil // a job of one node has no roster without it
-	}
 	if out.leaves, err = roster.Digests(out.peers); err != nil {
 		return nil, err
 	}

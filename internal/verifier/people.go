@@ -30,6 +30,9 @@ func (v *Verifier) Report(ctx context.Context, who Viewer, job uint32, restart *
 		return api.Report{}, ledgerRefusal(err)
 	}
 	out, err := report(e, members, v.Config.Storage.Transport)
+	if err == nil {
+		err = v.history(ctx, e, &out)
+	}
 	if err != nil {
 		return api.Report{}, err
 	}
@@ -40,6 +43,29 @@ func (v *Verifier) Report(ctx context.Context, who Viewer, job uint32, restart *
 		return api.Report{}, ledgerRefusal(err)
 	}
 	return out, nil
+}
+
+// history adds what happened while the job ran: renewals, and nodes that left.
+func (v *Verifier) history(ctx context.Context, e ledger.Entry, out *api.Report) error {
+	sums, err := v.Ledger.RenewalSums(ctx, e.Job.JobKey)
+	if err != nil {
+		return ledgerRefusal(err)
+	}
+	for i := range out.Nodes {
+		if sum, ok := sums[out.Nodes[i].Name]; ok {
+			out.Nodes[i].Renewals, out.Nodes[i].Renewed = sum.Times, &sum.Last
+		}
+	}
+	rosters, err := v.Ledger.Rosters(ctx, e.Job.JobKey)
+	if err != nil {
+		return ledgerRefusal(err)
+	}
+	for _, r := range rosters {
+		if r.Gone != "" {
+			out.Departures = append(out.Departures, api.Departure{Node: r.Gone, Epoch: r.Epoch, At: r.At, Refusal: r.Refusal})
+		}
+	}
+	return nil
 }
 
 // visible finds one start, the latest when restart is nil. A job that the viewer may not see looks

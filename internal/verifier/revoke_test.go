@@ -12,6 +12,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/claim"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/roster"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
@@ -165,7 +166,7 @@ func TestRevocation(t *testing.T) {
 		require.NoError(t, roster.CheckPeers(h.header, peers[:1]))
 		assert.Equal(t, []string{"n2", "n3"}, h.gone)
 	})
-	bubble(t, "a job of one node has no roster without it, and ends", func(t *testing.T, w *world) {
+	bubble(t, "a job of one node gets a roster of nobody, and ends", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1"))
 		w.all(k, "n1")
 		synctest.Wait()
@@ -174,6 +175,11 @@ func TestRevocation(t *testing.T) {
 		assert.Equal(t, "E532 node", told((<-w.watch(k, "n1")).err))
 		assert.Contains(t, w.site.String(), "7.0 ended")
 		assert.Empty(t, w.alarms)
+		r, err := w.v.Report(t.Context(), verifier.Viewer{Operator: true}, 7, nil)
+		require.NoError(t, err)
+		require.Len(t, r.Departures, 1)
+		assert.Equal(t, "n1", r.Departures[0].Node)
+		assert.Equal(t, uint32(2), r.Departures[0].Epoch)
 	})
 	bubble(t, "a start that waits for the node is refused and put back", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1", "n2"))
@@ -311,6 +317,11 @@ func TestOverdue(t *testing.T) {
 			require.NoError(t, w.renew(k, "n2"))
 		}
 		assert.Empty(t, w.site.String())
+		r, err := w.v.Report(t.Context(), verifier.Viewer{UID: 2001}, 7, nil)
+		require.NoError(t, err)
+		assert.Equal(t, 20, r.Nodes[0].Renewals)
+		assert.NotNil(t, r.Nodes[1].Renewed)
+		assert.Empty(t, r.Departures)
 	})
 	bubble(t, "the clocks start anew when enclaved does", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1", "n2"))

@@ -36,8 +36,18 @@ type NodeReport struct {
 	ChipID      string           `json:"chip_id,omitempty"`
 	Checks      []enclave.Check  `json:"checks"`
 	Refusal     *enclave.Refusal `json:"refusal,omitempty"`
+	Renewals    int              `json:"renewals"`         // how often it was affirmed again while the job ran
+	Renewed     *time.Time       `json:"renewed,omitempty"`
 	Closed      *bool            `json:"closed,omitempty"` // what the epilog found; absent while the job runs
 	TimelineMS  map[string]int64 `json:"timeline_ms"`
+}
+
+// Departure is a node that left the roster of a running job.
+type Departure struct {
+	Node    string           `json:"node"`
+	Epoch   uint32           `json:"epoch"` // of the roster without it
+	At      time.Time        `json:"at"`
+	Refusal *enclave.Refusal `json:"refusal,omitempty"`
 }
 
 // Report is the document behind `enclave report JOBID`.
@@ -60,6 +70,7 @@ type Report struct {
 	Receipt    string           `json:"receipt"` // "not yet", or "sha256:" and the digest of its file
 	Sequence   uint64           `json:"receipt_sequence,omitempty"`
 	Refusal    *enclave.Refusal `json:"refusal,omitempty"`
+	Departures []Departure      `json:"departures,omitempty"`
 	Registered time.Time        `json:"registered"`
 	Started    *time.Time       `json:"started,omitempty"` // GO
 	Ended      *time.Time       `json:"ended,omitempty"`
