@@ -9,6 +9,15 @@ const (
 	priorityLast   = 300
 )
 
+// Every job's connection mark is of one family: its upper six bits.
+const (
+	MarkFamily = 0xac000000
+	MarkMask   = 0xfc000000
+)
+
+// anyJob matches flows that belong, or belonged, into the tunnel of some job.
+func anyJob() Match { return Match{Key: ConnMark, From: MarkFamily, Mask: MarkMask} }
+
 // plan collects the sets that the chains' rules need.
 type plan struct {
 	in   Input
@@ -145,11 +154,15 @@ func (p *plan) forward() Chain {
 //
 // Without the tunnel's device (the keeper is dead) the routes of its table are gone, and what
 // belongs to its flows would leave by the main table, root's answers and the last data of
-// closed sockets as well, which have no user id any more: it is dropped. What is left of the
+// closed sockets as well, which have no user id any more: it is dropped, and what an earlier job's
+// sockets still send with it. A reset for a flow that conntrack has just forgotten has no mark
+// and is invalid. What is left of the
 // job's users' and leaves outside the tunnel is counted, to check the other counters by.
 func (p *plan) post() Chain {
 	c := Chain{Name: "post", Type: "filter", Hook: "postrouting", Priority: priorityLast}
-	c.Rules = append(c.Rules, rule(Drop, CounterEscaped, num(ConnMark, p.in.Mark), notOif(loopback), notOif(p.in.Device)))
+	c.Rules = append(c.Rules,
+		rule(Drop, CounterEscaped, anyJob(), notOif(loopback), notOif(p.in.Device)),
+		rule(Drop, CounterEscaped, Match{Key: ConnInvalid}, notOif(loopback), notOif(p.in.Device)))
 	for _, u := range users(p.in) {
 		c.Rules = append(c.Rules, rule("", CounterOutside,
 			Match{Key: PacketMark, From: p.in.FwMark, Not: true}, notOif(loopback), notOif(p.in.Device),

@@ -23,6 +23,10 @@ type Streams struct {
 // table has no counter, so that the node's closed state is the same text every time. It also keeps conntrack at work
 // from boot on: a job's fence then knows the daemons' connections from their beginning.
 //
+// What the sockets of a job's killed processes have not got rid of, the kernel sends on for
+// minutes, without a user id, and now that the tunnel is gone, in clear: their flows still have
+// the job's mark and are dropped.
+//
 // A packet must pass all tables, so a job's fence replaces this one (see Up) and this one
 // replaces the job's.
 func Closed(uidMin uint32, inbound []Service, streams Streams) (Table, error) {
@@ -45,6 +49,9 @@ func Closed(uidMin uint32, inbound []Service, streams Streams) (Table, error) {
 	return Table{Name: ClosedName, Sets: p.sets, Chains: []Chain{
 		{Name: "out", Type: "filter", Hook: "output", Priority: priorityFilter, Rules: out},
 		{Name: "in", Type: "filter", Hook: "input", Priority: priorityFilter, Rules: in},
+		{Name: "post", Type: "filter", Hook: "postrouting", Priority: priorityLast, Rules: []Rule{
+			rule(Drop, "", anyJob(), notOif(loopback)), rule(Drop, "", Match{Key: ConnInvalid}, notOif(loopback)),
+		}},
 	}}, nil
 }
 

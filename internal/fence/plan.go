@@ -89,6 +89,8 @@ func check(in Input) error {
 		return fmt.Errorf("user %d is below %d: daemons own no jobs", in.UID, in.UIDMin)
 	case in.Device == "" || len(in.Device) > 15:
 		return fmt.Errorf("device name %q", in.Device)
+	case in.Mark&MarkMask != MarkFamily:
+		return fmt.Errorf("mark %#x is not of the family %#x", in.Mark, MarkFamily)
 	case in.FwMark == 0 || in.Mark == 0 || in.FwMark == in.Mark:
 		return fmt.Errorf("marks %#x and %#x must differ and not be 0", in.FwMark, in.Mark)
 	case in.WireGuardPort == 0:

@@ -88,9 +88,10 @@ const (
 	OutDevice     Key = "oifname"
 	PacketMark    Key = "meta mark"
 	ConnMark      Key = "ct mark"
-	ConnDirection Key = "ct direction" // From 0: original, 1: reply
-	ConnKnown     Key = "ct state"     // established or related; takes no value
-	UID           Key = "meta skuid"   // of the socket that sends
+	ConnDirection Key = "ct direction"     // From 0: original, 1: reply
+	ConnKnown     Key = "ct state"         // established or related; takes no value
+	ConnInvalid   Key = "ct state invalid" // no flow that conntrack knows, and none that begins; takes no value
+	UID           Key = "meta skuid"       // of the socket that sends
 	TCPSource     Key = "tcp sport"
 	TCPTarget     Key = "tcp dport"
 	UDPSource     Key = "udp sport"
@@ -110,6 +111,7 @@ type Match struct {
 	Not      bool
 	Name     string
 	From, To uint32 // To 0: From alone
+	Mask     uint32 // of ConnMark: the bits that count, 0 is all
 }
 
 // String is the match in nft's syntax.
@@ -124,11 +126,16 @@ func (m Match) String() string {
 	case Source4, Source6, Target4, Target6:
 		return fmt.Sprintf("%s %s@%s", m.Key, not, m.Name)
 	case PacketMark, ConnMark:
+		if m.Mask != 0 {
+			return fmt.Sprintf("%s & %#08x == %#08x", m.Key, m.Mask, m.From)
+		}
 		return fmt.Sprintf("%s %s%#08x", m.Key, not, m.From)
 	case ConnDirection:
 		return fmt.Sprintf("%s %s%s", m.Key, not, [...]string{"original", "reply"}[m.From&1])
 	case ConnKnown:
 		return "ct state established,related"
+	case ConnInvalid:
+		return "ct state invalid"
 	case TCPBareSyn:
 		if m.Not {
 			return "tcp flags & (syn | ack) != syn"

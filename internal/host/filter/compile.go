@@ -90,12 +90,18 @@ func match(m fence.Match, sets map[string]uint32) ([]expr.Any, error) {
 	case fence.PacketMark:
 		return []expr.Any{load(expr.MetaKeyMARK), cmp(op, native(m.From))}, nil
 	case fence.ConnMark:
-		return []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: reg}, cmp(op, native(m.From))}, nil
+		out := []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: reg}}
+		if m.Mask != 0 {
+			out = append(out, and(native(m.Mask)))
+		}
+		return append(out, cmp(op, native(m.From))), nil
 	case fence.ConnDirection:
 		return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, cmp(op, []byte{byte(m.From)})}, nil
 	case fence.ConnKnown:
 		known := native(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
 		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, and(known), cmp(expr.CmpOpNeq, native(0))}, nil
+	case fence.ConnInvalid:
+		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, and(native(expr.CtStateBitINVALID)), cmp(expr.CmpOpNeq, native(0))}, nil
 	case fence.UID:
 		return uid(m), nil
 	default:
