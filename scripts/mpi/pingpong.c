@@ -1,5 +1,5 @@
 /*
- * pingpong: who runs where, latency and bandwidth between rank 0 and each other rank.
+ * pingpong [TURNS]: who runs where, latency and bandwidth between rank 0 and each other rank.
  *
  * Every size is bounded in time, since a slow network must not make the program run for minutes.
  */
@@ -53,6 +53,7 @@ int main(int argc, char **argv)
 	static const int sizes[] = { 8, 8192, 1 << 20 };
 	char name[MPI_MAX_PROCESSOR_NAME] = "";
 	int rank, ranks, length, sum = 0;
+	int turns = argc > 1 ? atoi(argv[1]) : 1;
 	char *buffer = calloc(1, 1 << 20);
 
 	MPI_Init(&argc, &argv);
@@ -65,7 +66,9 @@ int main(int argc, char **argv)
 	printf("rank %d of %d on %s, sum of ranks %d\n", rank, ranks, name, sum);
 	fflush(stdout);
 	MPI_Barrier(MPI_COMM_WORLD);
-	for (int peer = 1; peer < ranks; peer++) {
+	for (int turn = 0; turn < turns * (ranks - 1); turn++) {
+		int peer = 1 + turn % (ranks - 1);
+
 		for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 			double us = 0;
 

@@ -24,6 +24,7 @@ type frame struct {
 	proto            byte
 	srcPort, dstPort uint16
 	payload          []byte
+	at               time.Time // when the program saw it, a little after the switch
 }
 
 func (f frame) String() string {
@@ -110,6 +111,7 @@ func (c *capture) read(fd int) {
 			continue
 		}
 		if f, ok := parseFrame(buffer[:n]); ok {
+			f.at = time.Now()
 			c.mu.Lock()
 			c.frames = append(c.frames, f)
 			c.mu.Unlock()

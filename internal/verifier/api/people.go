@@ -36,7 +36,7 @@ type NodeReport struct {
 	ChipID      string           `json:"chip_id,omitempty"`
 	Checks      []enclave.Check  `json:"checks"`
 	Refusal     *enclave.Refusal `json:"refusal,omitempty"`
-	Renewals    int              `json:"renewals"`         // how often it was affirmed again while the job ran
+	Renewals    int              `json:"renewals"` // how often it was affirmed again while the job ran
 	Renewed     *time.Time       `json:"renewed,omitempty"`
 	Closed      *bool            `json:"closed,omitempty"` // what the epilog found; absent while the job runs
 	TimelineMS  map[string]int64 `json:"timeline_ms"`

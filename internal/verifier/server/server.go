@@ -207,8 +207,11 @@ func source(r *http.Request) string {
 // decode reads one body. What follows may wait at a barrier: net/http would take the end of the
 // time for reading for a caller that hung up.
 func decode(w http.ResponseWriter, r *http.Request, v any) error {
-	defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Time{}) }() // a recorder in tests has none
-	return api.Decode(http.MaxBytesReader(w, r.Body, api.MaxBody+1), api.MaxBody, v)
+	err := api.Decode(http.MaxBytesReader(w, r.Body, api.MaxBody+1), api.MaxBody, v)
+	if err == nil {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a recorder in tests has none
+	}
+	return err
 }
 
 func answer(w http.ResponseWriter, v any, err error) {
