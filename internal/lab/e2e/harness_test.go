@@ -49,7 +49,12 @@ func runAll(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e: lab down:", err)
 		return 1
 	}
-	if after := machineTrace(); after != before {
+	after := machineTrace()
+	for try := 0; after != before && try < 20; try++ { // a process that has been killed is seen until the kernel is through with it
+		time.Sleep(100 * time.Millisecond)
+		after = machineTrace()
+	}
+	if after != before {
 		fmt.Fprintf(os.Stderr, "e2e: the lab left traces.\nbefore:\n%s\nafter:\n%s\n", before, after)
 		return 1
 	}
