@@ -23,7 +23,7 @@ CHARDEN   := -O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_S
 SPANK_C   := $(wildcard spank/*.c)
 SPANK_H   := $(wildcard spank/*.h)
 
-.PHONY: help build test test-unit test-asan test-e2e lint bench demo install deps tools clean fuzz
+.PHONY: help build test test-unit test-asan test-e2e lint bench bench-scale demo install deps tools clean fuzz
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -71,6 +71,11 @@ $(LINT):
 ## bench    sbatch to rank start in cpu and in cpu-sev, interleaved; the prolog's phases
 bench: build
 	scripts/bench
+
+## bench-scale  enclaved and N nodes (1000): from the last evidence to the last GO; SCALE='--straggler 2s --profile DIR', see enclave-lab(8)
+bench-scale: $(BIN)/enclave-lab
+	@mkdir -p .cache/scale
+	$(BIN)/enclave-lab scale --nodes $(or $(N),1000) --dir .cache/scale $(SCALE)
 
 ## demo     install what is missing, lab up, a real MPI job in cpu-sev, its report, lab down
 demo: deps

@@ -14,7 +14,7 @@ func command(status *int) *cobra.Command {
 		Use: "enclave-lab", Short: "A real Slurm cluster with enclaves on one machine, attestation SIMULATED",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
+	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), scaleCommand(), enclavedCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
 	return root
 }
 

@@ -2,7 +2,7 @@
 //
 // It decides nothing. A fault of the configuration stops it before it listens, with a code, the
 // file's name and what to do; nothing half-configured ever answers a node. Only cmd/enclaved
-// uses it.
+// uses it, and internal/lab/scale, which has no Slurm.
 package enclaved
 
 import (
@@ -37,11 +37,15 @@ type Options struct {
 	Config string           // path of enclave.yaml
 	Reload <-chan os.Signal // every signal reads tenants and policies again
 	Trust  file.Trust       // who may own the files; the zero value is root alone
+	Slurm  site.Slurm       // nil: the commands of this host
 }
 
 // Run serves until ctx ends.
 func Run(ctx context.Context, log *logrus.Logger, o Options) error {
-	d, err := prepare(ctx, log, files{o.Trust}, o.Config)
+	if o.Slurm == nil {
+		o.Slurm = slurm.NewCLI(program.Runner{})
+	}
+	d, err := prepare(ctx, log, files{o.Trust}, o)
 	if err != nil {
 		return err
 	}
@@ -64,8 +68,8 @@ type daemon struct {
 	books    *books
 }
 
-func prepare(ctx context.Context, log *logrus.Logger, f files, path string) (*daemon, error) {
-	c, err := f.config(path)
+func prepare(ctx context.Context, log *logrus.Logger, f files, o Options) (*daemon, error) {
+	c, err := f.config(o.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +101,7 @@ func prepare(ctx context.Context, log *logrus.Logger, f files, path string) (*da
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{log: log, config: c, ledger: l, books: b, site: site.New(slurm.NewCLI(program.Runner{}), l, time.Now)}
+	d := &daemon{log: log, config: c, ledger: l, books: b, site: site.New(o.Slurm, l, time.Now)}
 	d.verifier, err = verifier.New(ctx, verifier.Settings{
 		Config: c, Inventory: inventory, Key: key, Receipts: receipts, Ledger: l, Site: timely{d.site}, Tenants: b, Appraiser: b, Authority: authority, Alarm: d.alarm,
 	})

@@ -289,7 +289,7 @@ func (s *scene) without(gone string, spoil func(*enclave.RosterHeader, *roster.A
 		p := s.keys.Public()
 		sealed, err := roster.SealSeed(roster.NewSeed(), signed.Digest(), "n1", p.HPKE)
 		require.NoError(s.t, err)
-		path, err := roster.Prove(leaves, 0)
+		path, err := roster.NewTree(leaves).Prove(0)
 		require.NoError(s.t, err)
 		a := &roster.Answer{
 			Roster: signed, Leaf: peers[0], Path: path, Nonce: w.Nonce, Seed: sealed,

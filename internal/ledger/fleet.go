@@ -25,6 +25,7 @@ type Enrolment struct {
 
 // Enrol puts an enrolment in force. The one before stays as an audit row, revoked by this one.
 func (l *Ledger) Enrol(ctx context.Context, e Enrolment) error {
+	defer l.enrolled.drop(e.Node)
 	err := l.write(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "UPDATE enrolments SET revoked=?, revoked_by=?, why=? WHERE node=? AND revoked IS NULL",
 			millis(e.At), e.By, "replaced by "+e.Fingerprint.String(), e.Node)
@@ -43,6 +44,7 @@ func (l *Ledger) Enrol(ctx context.Context, e Enrolment) error {
 
 // Revoke takes the node's enrolment out of force.
 func (l *Ledger) Revoke(ctx context.Context, node string, by uint32, why string, at time.Time) error {
+	defer l.enrolled.drop(node)
 	err := l.write(ctx, func(tx *sql.Tx) error {
 		r, err := tx.ExecContext(ctx, "UPDATE enrolments SET revoked=?, revoked_by=?, why=? WHERE node=? AND revoked IS NULL", millis(at), by, why, node)
 		if err != nil {
@@ -61,6 +63,10 @@ func (l *Ledger) Revoke(ctx context.Context, node string, by uint32, why string,
 
 // Enrolled is the node's enrolment in force.
 func (l *Ledger) Enrolled(ctx context.Context, node string) (Enrolment, error) {
+	e, ok, change := l.enrolled.get(node)
+	if ok {
+		return e, nil
+	}
 	list, err := l.enrolments(ctx, "WHERE node=? AND revoked IS NULL", node)
 	if err == nil && len(list) == 0 {
 		err = ErrNotFound
@@ -68,6 +74,7 @@ func (l *Ledger) Enrolled(ctx context.Context, node string) (Enrolment, error) {
 	if err != nil {
 		return Enrolment{}, fmt.Errorf("find enrolment of %s: %w", node, err)
 	}
+	l.enrolled.put(node, list[0], change)
 	return list[0], nil
 }
 
@@ -222,7 +229,31 @@ func (l *Ledger) Silent(ctx context.Context, node string) (int, error) {
 	return n, nil
 }
 
-// Spoke ends a row of silences.
-func (l *Ledger) Spoke(ctx context.Context, node string) error {
-	return l.exec(ctx, "end silence of "+node, "DELETE FROM silences WHERE node=?", node)
+// Spoke ends the rows of silences of these nodes. Few nodes have one, so they are looked for first.
+func (l *Ledger) Spoke(ctx context.Context, nodes map[string]bool) error {
+	err := l.write(ctx, func(tx *sql.Tx) error {
+		var ended []string
+		rows, err := tx.QueryContext(ctx, "SELECT node FROM silences")
+		if err != nil {
+			return err
+		}
+		err = each(rows, func() error {
+			var node string
+			bad := rows.Scan(&node)
+			if nodes[node] {
+				ended = append(ended, node)
+			}
+			return bad
+		})
+		for _, node := range ended {
+			if err == nil {
+				_, err = tx.ExecContext(ctx, "DELETE FROM silences WHERE node=?", node)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("end silences: %w", err)
+	}
+	return nil
 }

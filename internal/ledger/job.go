@@ -89,12 +89,7 @@ func (l *Ledger) Decide(ctx context.Context, k enclave.JobKey, v Verdict, at tim
 		if n, err := r.RowsAffected(); err != nil || n != 1 {
 			return errors.Join(err, ErrNotFound)
 		}
-		for _, m := range v.Members {
-			if err := putMember(ctx, tx, k, m, at); err != nil {
-				return err
-			}
-		}
-		return nil
+		return putMembers(ctx, tx, k, v.Members, at)
 	})
 	if err != nil {
 		return fmt.Errorf("decide job %s: %w", k, err)
@@ -102,12 +97,23 @@ func (l *Ledger) Decide(ctx context.Context, k enclave.JobKey, v Verdict, at tim
 	return nil
 }
 
-func putMember(ctx context.Context, tx *sql.Tx, k enclave.JobKey, m Member, at time.Time) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO members (cluster, job, restart, node, keys, result, refusal, at) VALUES (?,?,?,?,?,?,?,?)
+func putMembers(ctx context.Context, tx *sql.Tx, k enclave.JobKey, list []Member, at time.Time) error {
+	if len(list) == 0 {
+		return nil
+	}
+	put, err := tx.PrepareContext(ctx, `INSERT INTO members (cluster, job, restart, node, keys, result, refusal, at) VALUES (?,?,?,?,?,?,?,?)
 		ON CONFLICT DO UPDATE SET keys=coalesce(excluded.keys, keys), result=coalesce(excluded.result, result),
-		refusal=coalesce(excluded.refusal, refusal), at=excluded.at`,
-		k.Cluster, k.Job, k.Restart, m.Node, optional(m.Keys), optional(m.Result), optional(m.Refusal), millis(at))
-	return err
+		refusal=coalesce(excluded.refusal, refusal), at=excluded.at`)
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		_, err = put.ExecContext(ctx, k.Cluster, k.Job, k.Restart, m.Node, optional(m.Keys), optional(m.Result), optional(m.Refusal), millis(at))
+		if err != nil {
+			break
+		}
+	}
+	return errors.Join(err, put.Close())
 }
 
 // optional is JSON, or NULL for a nil pointer.

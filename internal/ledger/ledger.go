@@ -1,8 +1,8 @@
 // Package ledger keeps what the verifier must not forget: jobs, evidence, verdicts, enrolments,
 // drains, alarms and the site role's errands, in one SQLite file.
 //
-// It decides nothing and calls nobody. Every write is one transaction; what a method returned
-// without error is on the disk (WAL, synchronous=FULL). One connection serves all callers in
+// It decides nothing and calls nobody. Every write is in one transaction, which writes of the same
+// moment share; what a method returned without error is on the disk (WAL, synchronous=FULL). One connection serves all callers in
 // turn, so a reader never sees half a decision.
 package ledger
 
@@ -25,7 +25,11 @@ var ErrNotFound = errors.New("not in the ledger")
 var ErrConflict = errors.New("the ledger says otherwise")
 
 // Ledger is an open ledger. It is safe for concurrent use.
-type Ledger struct{ db *sql.DB }
+type Ledger struct {
+	db       *sql.DB
+	group    *group
+	enrolled *inForce
+}
 
 // Open opens or makes the ledger and brings its schema up to date.
 func Open(ctx context.Context, path string) (*Ledger, error) {
@@ -38,7 +42,7 @@ func Open(ctx context.Context, path string) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger %s: %w", path, err)
 	}
 	db.SetMaxOpenConns(1)
-	l := &Ledger{db: db}
+	l := &Ledger{db: db, group: newGroup(), enrolled: newInForce()}
 	if err := l.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open ledger %s: %w", path, err), db.Close())
 	}
@@ -71,18 +75,6 @@ func (l *Ledger) migrate(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// write runs f in one transaction: all of it is on the disk, or nothing.
-func (l *Ledger) write(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := l.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := f(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
 }
 
 // exec is a write of one statement.

@@ -61,7 +61,7 @@ func TestWhatWasWrittenOutlivesACrash(t *testing.T) {
 			{Node: "n2", Refusal: refusal},
 		},
 	}, noon))
-	require.NoError(t, l.Ready(ctx, p.Job.JobKey, "n1", map[string]int{"mesh": 3}, noon))
+	require.NoError(t, l.Ready(ctx, p.Job.JobKey, map[string]any{"n1": map[string]int{"mesh": 3}}, noon))
 	require.NoError(t, l.Teardown(ctx, p.Job.JobKey, "n1", map[string]bool{"closed": true}, noon))
 	require.NoError(t, l.AddEvidence(ctx, ledger.Evidence{Key: p.Job.JobKey, Node: "n1", Purpose: 1, Epoch: 1, Nonce: enclave.Nonce{9}, Evidence: enclave.Evidence{Report: []byte{1}}, At: noon}))
 	_, err := l.AddErrand(ctx, "comment", []byte("x"), noon)
@@ -115,7 +115,7 @@ func TestADecisionIsWholeOrNothing(t *testing.T) {
 	members, err := l.Members(t.Context(), k)
 	require.NoError(t, err)
 	assert.Empty(t, members)
-	require.Error(t, l.Ready(t.Context(), k, "n1", nil, noon), "a node of no job")
+	require.Error(t, l.Ready(t.Context(), k, map[string]any{"n1": nil}, noon), "a node of no job")
 }
 
 func TestANonceStandsOnce(t *testing.T) {
@@ -217,7 +217,7 @@ func TestSilencesInARow(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, n)
 	}
-	require.NoError(t, l.Spoke(t.Context(), "n1"))
+	require.NoError(t, l.Spoke(t.Context(), map[string]bool{"n1": true}))
 	n, err := l.Silent(t.Context(), "n1")
 	require.NoError(t, err)
 	assert.Equal(t, 1, n)

@@ -22,9 +22,24 @@ type MemberEntry struct {
 
 const memberColumns = "cluster, job, restart, node, keys, result, refusal, ready, teardown, at"
 
-// Ready stores a node's report of barrier 2.
-func (l *Ledger) Ready(ctx context.Context, k enclave.JobKey, node string, report any, at time.Time) error {
-	return l.setMember(ctx, "ready", k, node, report, at)
+// Ready stores the nodes' reports of barrier 2, in one transaction.
+func (l *Ledger) Ready(ctx context.Context, k enclave.JobKey, reports map[string]any, at time.Time) error {
+	err := l.write(ctx, func(tx *sql.Tx) error {
+		put, err := tx.PrepareContext(ctx, setMemberQuery("ready"))
+		if err != nil {
+			return err
+		}
+		for node, r := range reports {
+			if _, err = put.ExecContext(ctx, k.Cluster, k.Job, k.Restart, node, text(r), millis(at)); err != nil {
+				break
+			}
+		}
+		return errors.Join(err, put.Close())
+	})
+	if err != nil {
+		return fmt.Errorf("store that the nodes of job %s are ready: %w", k, err)
+	}
+	return nil
 }
 
 // Teardown stores a node's report of its epilog; the last one counts.
@@ -33,9 +48,36 @@ func (l *Ledger) Teardown(ctx context.Context, k enclave.JobKey, node string, re
 }
 
 func (l *Ledger) setMember(ctx context.Context, name string, k enclave.JobKey, node string, report any, at time.Time) error {
-	query := fmt.Sprintf(`INSERT INTO members (cluster, job, restart, node, %s, at) VALUES (?,?,?,?,?,?)
-		ON CONFLICT DO UPDATE SET %s=excluded.%s, at=excluded.at`, name, name, name) // name is one of two constants
-	return l.exec(ctx, name+" of node "+node, query, k.Cluster, k.Job, k.Restart, node, text(report), millis(at))
+	return l.exec(ctx, name+" of node "+node, setMemberQuery(name), k.Cluster, k.Job, k.Restart, node, text(report), millis(at))
+}
+
+// setMemberQuery is for one of two columns.
+func setMemberQuery(name string) string {
+	return fmt.Sprintf(`INSERT INTO members (cluster, job, restart, node, %s, at) VALUES (?,?,?,?,?,?)
+		ON CONFLICT DO UPDATE SET %s=excluded.%s, at=excluded.at`, name, name, name)
+}
+
+// Member is one node's part in one start.
+func (l *Ledger) Member(ctx context.Context, k enclave.JobKey, node string) (MemberEntry, error) {
+	list, err := l.members(ctx, "WHERE cluster=? AND job=? AND restart=? AND node=?", k.Cluster, k.Job, k.Restart, node)
+	if err == nil && len(list) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return MemberEntry{}, err
+	}
+	return list[0], nil
+}
+
+// TornDown counts the nodes of one start whose epilogs have reported.
+func (l *Ledger) TornDown(ctx context.Context, k enclave.JobKey) (int, error) {
+	var n int
+	err := l.db.QueryRowContext(ctx, "SELECT count(*) FROM members WHERE cluster=? AND job=? AND restart=? AND teardown IS NOT NULL",
+		k.Cluster, k.Job, k.Restart).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count epilogs of job %s: %w", k, err)
+	}
+	return n, nil
 }
 
 // Members lists the nodes of one start.

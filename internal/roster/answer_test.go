@@ -40,7 +40,7 @@ func newScene(t *testing.T) scene {
 		keys := enclave.NodeKeys{WireGuard: p.Key, Ed25519: enclave.PublicKey{byte(i)}, HPKE: private.PublicKey().Bytes()}
 		sealed, err := roster.SealSeed(seed, signed.Digest(), p.Node, keys.HPKE)
 		require.NoError(t, err)
-		path, err := roster.Prove(leaves, i)
+		path, err := roster.NewTree(leaves).Prove(i)
 		require.NoError(t, err)
 		a := roster.Answer{Roster: signed, Leaf: p, Index: uint32(i), Path: path, Nonce: enclave.Nonce{byte(i)}, Keys: keys, Seed: sealed}
 		a.Bind(key)

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/bits"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 )
@@ -25,39 +24,55 @@ func parent(left, right enclave.Digest) enclave.Digest {
 	return sha256.Sum256(append(b, right[:]...))
 }
 
-// split is the largest power of two smaller than n, for n > 1.
-func split(n int) int {
-	return 1 << (bits.Len(uint(n-1)) - 1)
+// Tree is the RFC 6962 Merkle tree of all leaves, hashed once: the root and every audit path are
+// read off it. A level holds the parents of the one below, two by two; an odd last one goes up as
+// it is, which makes the tree of the RFC, whose left half is the largest power of two.
+type Tree struct{ levels [][]enclave.Digest }
+
+// NewTree hashes the leaves; it keeps them.
+func NewTree(leaves []enclave.Digest) *Tree {
+	t := &Tree{levels: [][]enclave.Digest{leaves}}
+	for at := leaves; len(at) > 1; {
+		up := make([]enclave.Digest, 0, (len(at)+1)/2)
+		for i := 0; i+1 < len(at); i += 2 {
+			up = append(up, parent(at[i], at[i+1]))
+		}
+		if len(at)%2 == 1 {
+			up = append(up, at[len(at)-1])
+		}
+		t.levels, at = append(t.levels, up), up
+	}
+	return t
 }
 
-// Root is the RFC 6962 Merkle tree hash; of no leaves, SHA-256 of nothing.
-func Root(leaves []enclave.Digest) enclave.Digest {
-	switch len(leaves) {
-	case 0:
+// Size is the number of leaves.
+func (t *Tree) Size() int { return len(t.levels[0]) }
+
+// Root is the tree's hash; of no leaves, SHA-256 of nothing.
+func (t *Tree) Root() enclave.Digest {
+	if t.Size() == 0 {
 		return sha256.Sum256(nil)
-	case 1:
-		return leaves[0]
 	}
-	k := split(len(leaves))
-	return parent(Root(leaves[:k]), Root(leaves[k:]))
+	return t.levels[len(t.levels)-1][0]
 }
 
-// Prove makes the audit path of one leaf, from the bottom up (RFC 9162 section 2.1.3.1).
-func Prove(leaves []enclave.Digest, index int) ([]enclave.Digest, error) {
-	if index < 0 || index >= len(leaves) {
-		return nil, fmt.Errorf("prove leaf %d: tree has %d", index, len(leaves))
+// Prove gives the audit path of one leaf, from the bottom up (RFC 9162 section 2.1.3.1).
+func (t *Tree) Prove(index int) ([]enclave.Digest, error) {
+	if index < 0 || index >= t.Size() {
+		return nil, fmt.Errorf("prove leaf %d: tree has %d", index, t.Size())
 	}
-	if len(leaves) == 1 {
-		return []enclave.Digest{}, nil
+	path := []enclave.Digest{}
+	for _, level := range t.levels {
+		if sibling := index ^ 1; sibling < len(level) {
+			path = append(path, level[sibling])
+		}
+		index >>= 1
 	}
-	k := split(len(leaves))
-	if index < k {
-		path, err := Prove(leaves[:k], index)
-		return append(path, Root(leaves[k:])), err
-	}
-	path, err := Prove(leaves[k:], index-k)
-	return append(path, Root(leaves[:k])), err
+	return path, nil
 }
+
+// Root is the hash of the tree of these leaves.
+func Root(leaves []enclave.Digest) enclave.Digest { return NewTree(leaves).Root() }
 
 // CheckInclusion verifies an audit path against a signed root (RFC 9162 section 2.1.3.2).
 func CheckInclusion(root enclave.Digest, size, index uint32, leaf enclave.Digest, path []enclave.Digest) error {

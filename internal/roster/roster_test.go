@@ -4,9 +4,11 @@ import (
 	"crypto/ed25519"
 	"crypto/hpke"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -162,7 +164,7 @@ func TestMerkleTreeIsRFC6962(t *testing.T) {
 		require.NoError(t, err)
 		root := roster.Root(leaves)
 		for i := range leaves {
-			path, err := roster.Prove(leaves, i)
+			path, err := roster.NewTree(leaves).Prove(i)
 			require.NoError(t, err)
 			size, at := uint32(n), uint32(i)
 			require.NoError(t, roster.CheckInclusion(root, size, at, leaves[i], path), "leaf %d of %d", i, n)
@@ -180,8 +182,42 @@ func TestMerkleTreeIsRFC6962(t *testing.T) {
 			}
 		}
 	}
-	_, err := roster.Prove(nil, 0)
+	_, err := roster.NewTree(nil).Prove(0)
 	require.Error(t, err)
+}
+
+// slowRoot is the definition of RFC 6962 section 2.1, word by word.
+func slowRoot(leaves []enclave.Digest) enclave.Digest {
+	if len(leaves) == 1 {
+		return leaves[0]
+	}
+	k := 1
+	for 2*k < len(leaves) {
+		k *= 2
+	}
+	left, right := slowRoot(leaves[:k]), slowRoot(leaves[k:])
+	return sha256.Sum256(slices.Concat([]byte{1}, left[:], right[:]))
+}
+
+func TestOneTreeServesAllLeaves(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 2, 3, 5, 64, 65, 127, 1000, 1025} {
+		leaves := make([]enclave.Digest, n)
+		for i := range leaves {
+			leaves[i] = enclave.Digest{byte(i), byte(i >> 8), 7}
+		}
+		tree := roster.NewTree(leaves)
+		assert.Equal(t, slowRoot(leaves), tree.Root(), "%d leaves", n)
+		for i := range leaves {
+			path, err := tree.Prove(i)
+			require.NoError(t, err)
+			require.NoError(t, roster.CheckInclusion(tree.Root(), uint32(n), uint32(i), leaves[i], path), "leaf %d of %d", i, n)
+		}
+		_, err := tree.Prove(n)
+		require.Error(t, err)
+		_, err = tree.Prove(-1)
+		require.Error(t, err)
+	}
 }
 
 func TestPeersAreExactlyTheSignedOnes(t *testing.T) {

@@ -28,17 +28,21 @@ func (v *Verifier) admit(ctx context.Context, s *start) error {
 	if err != nil {
 		return err
 	}
-	signed, err := roster.Sign(v.Key, v.header(s, leaves))
+	tree := roster.NewTree(leaves)
+	signed, err := roster.Sign(v.Key, v.header(s, tree))
 	if err != nil {
 		return err
 	}
-	if err = v.answerAll(s, signed, leaves); err != nil {
+	if err = v.answerAll(s, signed, tree); err != nil {
 		return err
 	}
 	v.mu.Lock()
 	row := s.row()
 	v.mu.Unlock()
 	row.Header, row.Signature = signed.Header, signed.Signature
+	if s.leaves, err = api.Encode(api.LeavesAnswer{Peers: s.peers}); err != nil {
+		return err
+	}
 	now, k := time.Now(), s.plan.Job.JobKey
 	if err = v.Ledger.Decide(ctx, k, row, now); err != nil {
 		return err
@@ -56,7 +60,7 @@ func (v *Verifier) admit(ctx context.Context, s *start) error {
 	return nil
 }
 
-func (v *Verifier) header(s *start, leaves []enclave.Digest) enclave.RosterHeader {
+func (v *Verifier) header(s *start, tree *roster.Tree) enclave.RosterHeader {
 	s.life = v.Config.Limits.LifetimeHours * 3600
 	if limit := uint64(s.plan.Job.TimeLimit) + uint64(overrun/time.Second); s.plan.Job.TimeLimit > 0 && limit < uint64(s.life) {
 		s.life = uint32(limit)
@@ -64,7 +68,7 @@ func (v *Verifier) header(s *start, leaves []enclave.Digest) enclave.RosterHeade
 	return enclave.RosterHeader{
 		JobKey: s.plan.Job.JobKey, Epoch: s.epoch, SubmitHost: s.plan.Job.SubmitHost,
 		Tenant: s.plan.Tenant.Name, Subtree: s.plan.Tenant.Subtree, PolicyDigest: s.plan.Policy, Lifetime: s.life,
-		Simulated: s.simulated(), Weak: s.weak, Size: uint32(len(leaves)), Root: roster.Root(leaves), // at most maxNodes
+		Simulated: s.simulated(), Weak: s.weak, Size: uint32(tree.Size()), Root: tree.Root(), // at most maxNodes
 	}
 }
 
@@ -74,16 +78,17 @@ func (s *start) simulated() bool {
 }
 
 // answerAll seals one fresh seed for every node; the verifier keeps no copy.
-func (v *Verifier) answerAll(s *start, signed roster.Signed, leaves []enclave.Digest) error {
+func (v *Verifier) answerAll(s *start, signed roster.Signed, tree *roster.Tree) error {
 	seed := roster.NewSeed()
 	defer seed.Wipe()
-	for i, p := range s.peers {
+	return onAllCores(len(s.peers), func(i int) error {
+		p := s.peers[i]
 		x := s.seats[p.Node]
 		sealed, err := roster.SealSeed(seed, signed.Digest(), p.Node, x.post.Keys.HPKE)
 		if err != nil {
 			return err
 		}
-		path, err := roster.Prove(leaves, i)
+		path, err := tree.Prove(i)
 		if err != nil {
 			return err
 		}
@@ -92,8 +97,8 @@ func (v *Verifier) answerAll(s *start, signed roster.Signed, leaves []enclave.Di
 			Nonce: x.post.Nonce, Keys: x.post.Keys, Seed: sealed,
 		}
 		x.answer.Bind(v.Key)
-	}
-	return nil
+		return nil
+	})
 }
 
 // letIn closes barrier 2. The go file and the ledger are on the disk before any node hears GO:
@@ -106,16 +111,15 @@ func (v *Verifier) letIn(ctx context.Context, s *start) error {
 		verdict = enclave.VerdictSimulated
 	}
 	row := s.row()
-	reports := map[string]*api.ReadyRequest{}
+	row.Members = nil // barrier 1 wrote them, and nothing of them has changed
+	reports := make(map[string]any, len(s.seats))
 	for n, x := range s.seats {
 		reports[n] = x.ready
 	}
 	v.mu.Unlock()
 	k := s.plan.Job.JobKey
-	for n, r := range reports {
-		if err := v.Ledger.Ready(ctx, k, n, r, now); err != nil {
-			return err
-		}
+	if err := v.Ledger.Ready(ctx, k, reports, now); err != nil {
+		return err
 	}
 	if err := v.writeGo(k); err != nil {
 		return err
@@ -181,14 +185,14 @@ func (v *Verifier) countSilent(ctx context.Context, s *start, e event) {
 		spoke[n] = x.spoke
 	}
 	v.mu.Unlock()
+	if err := v.Ledger.Spoke(ctx, spoke); err != nil {
+		v.alarm(ctx, "E507", err.Error())
+	}
 	for n, yes := range spoke {
-		var times int
-		var err error
-		if yes {
-			err = v.Ledger.Spoke(ctx, n)
-		} else if e == deadline {
-			times, err = v.Ledger.Silent(ctx, n)
+		if yes || e != deadline {
+			continue
 		}
+		times, err := v.Ledger.Silent(ctx, n)
 		if err != nil {
 			v.alarm(ctx, "E507", err.Error())
 		}

@@ -200,7 +200,7 @@ func (v *Verifier) refuse(ctx context.Context, s *start, e event, cause *enclave
 // The caller holds the lock.
 func (s *start) blameSilent() {
 	for name, x := range s.seats {
-		if s.phase == first && x.spoke && x.post == nil && !x.judging && x.broken == nil {
+		if s.phase == first && x.spoke && x.post == nil && x.judging == nil && x.broken == nil {
 			x.broken = enclave.Refuse("E221", enclave.FaultNode, "took a nonce and sent no acceptable evidence by the deadline")
 			x.broken.Node, x.broken.Check = name, "evidence"
 			x.broken.Fix = "see slurmd's log and the prolog's journal on " + name

@@ -1,7 +1,6 @@
 package verifier
 
 import (
-	"bytes"
 	"context"
 	"crypto/hpke"
 	"slices"
@@ -49,42 +48,40 @@ func (v *Verifier) PostEvidence(ctx context.Context, node string, a api.Announce
 func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announcement) error {
 	v.mu.Lock()
 	x.spoke = true
-	again := x.post != nil && bytes.Equal(x.post.Signature, a.Signature)
-	free := x.post == nil && !x.judging
-	err := v.admissible(s, x, a, free)
+	again := x.repeats(a)
+	err := v.admissible(s, x, a)
 	if err == nil && !again {
-		x.judging = true
+		x.judging = a.Signature
 	}
 	v.mu.Unlock()
 	if err != nil || again {
 		return err
 	}
 	// A node that hangs up must not look like a ledger that can't be written.
-	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-	defer cancel()
-	result, broken := v.judge(work, s, x.node, a)
+	result, broken := v.judge(context.WithoutCancel(ctx), s, x.node, a)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	x.judging = false
+	x.judging = nil
 	if s.phase != first { // decided in between
 		return nil
 	}
 	x.post, x.result, x.broken = a, result, broken
-	if broken == nil && v.keyTaken(s, x) {
+	if broken == nil && s.keyTaken(a) {
 		x.broken = keyRefusal(a.Node)
 	}
-	s.poke()
+	s.posts++
+	s.pokeWhenAll()
 	return nil
 }
 
 // admissible checks what needs no appraisal, and uses the nonce up. The caller holds v.mu.
-func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement, free bool) error {
+func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement) error {
 	switch {
-	case x.post != nil && bytes.Equal(x.post.Signature, a.Signature):
+	case x.repeats(a):
 		return nil
 	case s.phase > first:
 		return tooLate(a.Job, x.denial)
-	case !free || x.broken != nil:
+	case x.post != nil || x.judging != nil || x.broken != nil:
 		return enclave.Refuse("E125", enclave.FaultService, "node %s has announced itself already", a.Node)
 	case a.Epoch != s.epoch || a.Purpose != claim.PurposeJob:
 		return enclave.Refuse("E502", enclave.FaultService, "announcement of epoch %d and purpose %d, want %d and %d", a.Epoch, a.Purpose, s.epoch, claim.PurposeJob)
@@ -105,13 +102,16 @@ func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *ap
 	}
 	c := api.JobClaim(a.Job, s.plan.Job.HetOffset, v.digest, s.plan.Policy, a)
 	result, refusal := v.appraise(ctx, name, node, c, a)
-	err := v.Ledger.AddEvidence(ctx, ledger.Evidence{
+	work, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	err := v.Ledger.AddEvidence(work, ledger.Evidence{
 		Key: a.Job, Node: a.Node, Purpose: uint8(a.Purpose), Epoch: a.Epoch, Nonce: a.Nonce, Keys: a.Keys,
 		Evidence: a.Evidence, Result: *result, At: time.Now(),
 	})
 	if err != nil {
 		v.stopAll(s, ledgerRefusal(err))
 	}
+	a.Evidence, result.Endorsements = enclave.Evidence{}, enclave.Endorsements{} // the ledger has them: a large job's would fill the memory
 	return result, refusal
 }
 
@@ -126,7 +126,7 @@ func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Nod
 	enrolled, err := v.Ledger.Enrolled(ctx, node.Name)
 	result := enclave.AttestationResult{Node: node.Name, Status: enclave.StatusNone}
 	if err == nil {
-		result = v.Appraiser.Appraise(v.rules(ctx, policy, c.Policy), a.Evidence, c, Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID})
+		result = v.inTurn(v.rules(ctx, policy, c.Policy), a.Evidence, c, Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID})
 	}
 	result.Node = node.Name
 	result.Checks = append(result.Checks, enrolCheck(err), addressCheck(node, a), sealCheck(a.Keys.HPKE))
@@ -145,6 +145,14 @@ func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Nod
 		r.Fix = "if it was only started anew, enrol it again: enclave node enrol --request there, enclave node enrol " + node.Name + " here"
 	}
 	return &result, r
+}
+
+// inTurn appraises on as many processors as there are: of thousands at the same time each would
+// take as long as all.
+func (v *Verifier) inTurn(r Rules, e enclave.Evidence, c claim.Claim, m Machine) enclave.AttestationResult {
+	v.cores <- struct{}{}
+	defer func() { <-v.cores }()
+	return v.Appraiser.Appraise(r, e, c, m)
 }
 
 // rules are those that the claim names: a job keeps the policy that it was started under, or a
@@ -214,11 +222,13 @@ func sealCheck(key []byte) enclave.Check {
 }
 
 // keyTaken is true when another node of the job announced the same tunnel key: WireGuard knows
-// peers by key only. The caller holds v.mu.
-func (v *Verifier) keyTaken(s *start, x *seat) bool {
-	return !s.everyone(func(o *seat) bool {
-		return o == x || o.post == nil || o.post.Keys.WireGuard != x.post.Keys.WireGuard
-	})
+// peers by key only. Else the key is this node's from now on. The caller holds v.mu.
+func (s *start) keyTaken(a *api.Announcement) bool {
+	if owner, taken := s.owners[a.Keys.WireGuard]; taken {
+		return owner != a.Node
+	}
+	s.owners[a.Keys.WireGuard] = a.Node
+	return false
 }
 
 func keyRefusal(node string) *enclave.Refusal {

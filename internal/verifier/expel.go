@@ -77,16 +77,18 @@ func (v *Verifier) without(ctx context.Context, e ledger.Entry, gone []string, r
 	if err != nil {
 		return nil, err
 	}
-	out := &epoch{sealed: map[string][]byte{}, keys: map[string]enclave.NodeKeys{}}
+	out := &epoch{place: map[string]int{}, sealed: map[string][]byte{}, keys: map[string]enclave.NodeKeys{}}
 	out.peers = slices.DeleteFunc(rosters[0].Peers, func(p enclave.Peer) bool { return slices.Contains(gone, p.Node) })
-	if out.leaves, err = roster.Digests(out.peers); err != nil {
+	leaves, err := roster.Digests(out.peers)
+	if err != nil {
 		return nil, err
 	}
+	out.tree = roster.NewTree(leaves)
 	h, err := roster.DecodeHeader(e.Header)
 	if err != nil {
 		return nil, err
 	}
-	h.Epoch, h.Size, h.Root = row.Epoch, uint32(len(out.leaves)), roster.Root(out.leaves) // at most maxNodes
+	h.Epoch, h.Size, h.Root = row.Epoch, uint32(len(leaves)), out.tree.Root() // at most maxNodes
 	if out.signed, err = roster.Sign(v.Key, h); err != nil {
 		return nil, err
 	}
@@ -103,14 +105,16 @@ func (e *epoch) seal(members []ledger.MemberEntry) error {
 	}
 	seed := roster.NewSeed()
 	defer seed.Wipe()
-	for _, p := range e.peers {
-		sealed, err := roster.SealSeed(seed, e.signed.Digest(), p.Node, e.keys[p.Node].HPKE)
-		if err != nil {
-			return err
-		}
-		e.sealed[p.Node] = sealed
+	sealed := make([][]byte, len(e.peers))
+	err := onAllCores(len(e.peers), func(i int) (err error) {
+		p := e.peers[i]
+		sealed[i], err = roster.SealSeed(seed, e.signed.Digest(), p.Node, e.keys[p.Node].HPKE)
+		return err
+	})
+	for i, p := range e.peers {
+		e.place[p.Node], e.sealed[p.Node] = i, sealed[i]
 	}
-	return nil
+	return err
 }
 
 // endJob tells Slurm of a running job that is lost: the reason into the accounting while the job

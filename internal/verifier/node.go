@@ -10,24 +10,24 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
-// Leaves gives all peers of a job whose barrier 1 was passed.
-func (v *Verifier) Leaves(_ context.Context, node string, r api.NodeRequest) (api.LeavesAnswer, error) {
+// Leaves gives all peers of a job whose barrier 1 was passed, an api.LeavesAnswer.
+func (v *Verifier) Leaves(_ context.Context, node string, r api.NodeRequest) (api.Encoded, error) {
 	if r.Node != node {
-		return api.LeavesAnswer{}, foreign(node, r.Node)
+		return nil, foreign(node, r.Node)
 	}
 	s, x, err := v.find(r.Job, node)
 	if err != nil {
-		return api.LeavesAnswer{}, err
+		return nil, err
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
 	case s.phase == refused:
-		return api.LeavesAnswer{}, x.denial
+		return nil, x.denial
 	case s.phase < second || r.Epoch != s.epoch:
-		return api.LeavesAnswer{}, enclave.Refuse("E502", enclave.FaultService, "job %s has no roster of epoch %d", r.Job, r.Epoch)
+		return nil, enclave.Refuse("E502", enclave.FaultService, "job %s has no roster of epoch %d", r.Job, r.Epoch)
 	}
-	return api.LeavesAnswer{Peers: s.peers}, nil
+	return s.leaves, nil
 }
 
 // PostReady takes a node's word that it is up, and blocks until barrier 2 is decided. The
@@ -47,7 +47,8 @@ func (v *Verifier) PostReady(ctx context.Context, node string, r api.ReadyReques
 	}
 	if x.ready == nil && s.phase == second {
 		x.ready = &r
-		s.poke()
+		s.readies++
+		s.pokeWhenAll()
 	}
 	v.mu.Unlock()
 	if err := v.Decision(ctx, node, r.NodeRequest); err != nil {
@@ -97,6 +98,7 @@ func (v *Verifier) Broken(ctx context.Context, node string, r api.BrokenRequest)
 	late := s.phase >= released
 	if x.broken == nil {
 		x.broken, x.word = &word, true
+		s.words++
 	}
 	v.mu.Unlock()
 	if late {

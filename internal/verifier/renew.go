@@ -22,8 +22,7 @@ func (v *Verifier) renewNonce(ctx context.Context, node string, r api.NonceReque
 	if err != nil {
 		return api.NonceAnswer{}, err
 	}
-	self, _ := v.Inventory.Find(node)
-	return v.nonceAnswer(n, e.Plan, firstEpoch, self), nil
+	return v.nonceAnswer(n, e.Plan, firstEpoch, v.lines[node]), nil
 }
 
 // running finds a job that was let in, is not over, and has this node.
@@ -72,19 +71,16 @@ func (v *Verifier) Renew(ctx context.Context, node string, a api.Announcement) (
 
 // rejudge is judge without a barrier. The policy is the one of the job's start.
 func (v *Verifier) rejudge(ctx context.Context, e ledger.Entry, node string, a *api.Announcement) (*enclave.Refusal, error) {
-	members, err := v.Ledger.Members(ctx, a.Job)
+	m, err := v.Ledger.Member(ctx, a.Job, node)
 	if err != nil {
 		return nil, err
 	}
-	self, _ := v.Inventory.Find(node)
 	c := api.JobClaim(a.Job, e.Job.HetOffset, v.digest, e.Policy, a)
-	result, refusal := v.appraise(ctx, e.Tenant.Policy, self, c, a)
-	for _, m := range members {
-		same := m.Keys != nil && m.Keys.WireGuard == a.Keys.WireGuard && m.Keys.Ed25519 == a.Keys.Ed25519 && slices.Equal(m.Keys.HPKE, a.Keys.HPKE)
-		if m.Node == node && !same && refusal == nil {
-			refusal = enclave.Refuse("E224", enclave.FaultNode, "renews with other keys than it started with")
-			refusal.Node, refusal.Check = node, "keys"
-		}
+	result, refusal := v.appraise(ctx, e.Tenant.Policy, v.lines[node], c, a)
+	same := m.Keys != nil && m.Keys.WireGuard == a.Keys.WireGuard && m.Keys.Ed25519 == a.Keys.Ed25519 && slices.Equal(m.Keys.HPKE, a.Keys.HPKE)
+	if !same && refusal == nil {
+		refusal = enclave.Refuse("E224", enclave.FaultNode, "renews with other keys than it started with")
+		refusal.Node, refusal.Check = node, "keys"
 	}
 	return refusal, v.Ledger.AddRenewal(ctx, ledger.Evidence{
 		Key: a.Job, Node: node, Purpose: uint8(a.Purpose), Epoch: a.Epoch, Nonce: a.Nonce, Keys: a.Keys,

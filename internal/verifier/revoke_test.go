@@ -80,9 +80,9 @@ func (w *world) seeds(k enclave.JobKey, nodes ...string) (peers []enclave.Peer, 
 			r := api.NodeRequest{Job: k, Node: node, Epoch: 1}
 			if node == nodes[0] {
 				seed = string(s.Bytes())
-				leaves, bad := w.v.Leaves(w.t.Context(), node, r)
+				var bad error
+				peers, bad = w.leaves(node, r)
 				require.NoError(w.t, bad)
-				peers = leaves.Peers
 			}
 			_, err = w.v.PostReady(w.t.Context(), node, api.ReadyRequest{NodeRequest: r})
 			return err

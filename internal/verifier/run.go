@@ -33,7 +33,8 @@ type run struct {
 type epoch struct {
 	signed roster.Signed
 	peers  []enclave.Peer
-	leaves []enclave.Digest
+	place  map[string]int // of a node among the peers
+	tree   *roster.Tree
 	sealed map[string][]byte // the new seed, for each node
 	keys   map[string]enclave.NodeKeys
 }
@@ -137,7 +138,7 @@ func (v *Verifier) look(ctx context.Context, w api.WatchRequest) (api.WatchAnswe
 	}
 	defer v.mu.Unlock()
 	switch why := r.why[w.Node]; {
-	case !slices.Contains(r.plan.Job.Nodes, w.Node):
+	case r.seen[w.Node].IsZero():
 		return api.WatchAnswer{}, nil, enclave.Refuse("E128", enclave.FaultRequest, "node %s is not one of job %s", w.Node, w.Job)
 	case why != nil:
 		return api.WatchAnswer{}, nil, why
@@ -161,11 +162,11 @@ func (v *Verifier) notRunning(ctx context.Context, k enclave.JobKey, node string
 
 // answer is the later roster for one node, bound to the nonce of its call.
 func (e *epoch) answer(key ed25519.PrivateKey, w api.WatchRequest) (*roster.Answer, error) {
-	i := slices.IndexFunc(e.peers, func(p enclave.Peer) bool { return p.Node == w.Node })
-	if i < 0 {
+	i, ok := e.place[w.Node]
+	if !ok {
 		return nil, enclave.Refuse("E502", enclave.FaultService, "node %s is not on the roster of job %s", w.Node, w.Job)
 	}
-	path, err := roster.Prove(e.leaves, i)
+	path, err := e.tree.Prove(i)
 	if err != nil {
 		return nil, err
 	}

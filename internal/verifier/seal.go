@@ -83,17 +83,8 @@ func (v *Verifier) due(ctx context.Context, e ledger.Entry, now time.Time) (bool
 	if now.Sub(*e.Ended) >= v.Config.Limits.Receipt() {
 		return true, nil
 	}
-	members, err := v.Ledger.Members(ctx, e.Job.JobKey)
-	if err != nil {
-		return false, err
-	}
-	told := 0
-	for _, m := range members {
-		if m.Teardown != nil {
-			told++
-		}
-	}
-	return told >= len(e.Job.Nodes), nil
+	told, err := v.Ledger.TornDown(ctx, e.Job.JobKey)
+	return err == nil && told >= len(e.Job.Nodes), err
 }
 
 func (v *Verifier) seal(ctx context.Context, e ledger.Entry) error {

@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
@@ -35,7 +36,13 @@ type start struct {
 	rostered chan struct{} // closed when barrier 1 is decided
 	decided  chan struct{} // closed when the start is: GO or refused
 
+	owners  map[enclave.PublicKey]string // of tunnel keys
+	posts   int                          // nodes whose evidence was appraised
+	readies int                          // nodes that are ready
+	words   int                          // nodes that said that they are broken
+
 	peers   []enclave.Peer
+	leaves  api.Encoded      // the peers, as every node gets them
 	revoked *enclave.Refusal // why an operator took one of the nodes out while it started
 	stop    *enclave.Refusal // ends the start for everybody, whatever the nodes did
 	refusal *enclave.Refusal // of the job, once refused
@@ -56,12 +63,18 @@ type seat struct {
 	answer  *roster.Answer
 	denial  *enclave.Refusal // what the node is told
 	blamed  bool             // its failure went through the storm guard
-	judging bool             // its evidence is being appraised
+	judging []byte           // signature of its announcement while that is being appraised
+}
+
+// repeats is true for the announcement that was taken already, or is being appraised: a caller
+// that lost its connection may send it again.
+func (x *seat) repeats(a *api.Announcement) bool {
+	return x.post != nil && bytes.Equal(x.post.Signature, a.Signature) || x.judging != nil && bytes.Equal(x.judging, a.Signature)
 }
 
 func newStart(p ledger.Plan, seats map[string]*seat) *start {
 	return &start{
-		plan: p, epoch: firstEpoch, made: time.Now(), seats: seats, verdict: enclave.VerdictIncomplete,
+		plan: p, epoch: firstEpoch, made: time.Now(), seats: seats, verdict: enclave.VerdictIncomplete, owners: map[enclave.PublicKey]string{},
 		wake: make(chan struct{}, 1), rostered: make(chan struct{}), decided: make(chan struct{}),
 	}
 }
@@ -71,6 +84,20 @@ func (s *start) poke() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
+	}
+}
+
+// pokeWhenAll wakes the watcher when all nodes may have done their part, which is when a barrier
+// may close: looking at every seat after every post would be work in the square of the nodes. A
+// node that is counted twice, for its part and for its word, makes it look too early, never too
+// late. The caller holds v.mu.
+func (s *start) pokeWhenAll() {
+	done := s.posts
+	if s.phase == second {
+		done = s.readies
+	}
+	if done+s.words >= len(s.seats) {
+		s.poke()
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -104,6 +105,8 @@ type Verifier struct {
 	asked    time.Time                    // when Slurm was last asked about jobs that nobody said to be over
 	dead     map[enclave.JobKey]bool      // those that were not alive then
 	tickets  *tickets
+	cores    chan struct{}           // one token for each appraisal under way
+	lines    map[string]enclave.Node // of the inventory, by name
 	pending  *pending
 
 	life context.Context //nolint:containedctx // the life of the watchers, ended by Close
@@ -129,8 +132,11 @@ func New(ctx context.Context, s Settings) (*Verifier, error) {
 		return nil, err
 	}
 	v := &Verifier{
-		Settings: s, tickets: newTickets(), pending: newPending(), starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
+		Settings: s, cores: make(chan struct{}, runtime.GOMAXPROCS(0)), lines: map[string]enclave.Node{}, tickets: newTickets(), pending: newPending(), starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
 		over: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{},
+	}
+	for _, n := range s.Inventory.Nodes {
+		v.lines[n.Name] = n
 	}
 	v.digest = sha256.Sum256(v.Public())
 	v.life, v.end = context.WithCancel(context.WithoutCancel(ctx))

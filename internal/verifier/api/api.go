@@ -51,8 +51,13 @@ const (
 	PathChips        = "/v1/admin/chips"
 )
 
-// MaxBody bounds every request; the largest is evidence with a full certificate table.
-const MaxBody = 256 << 10
+// MaxBody bounds every request; the largest is evidence with a full certificate table. MaxLocal
+// bounds those over the Unix socket, whose callers the kernel has named before anything is read:
+// the registration of a job of 16,384 nodes with names of 40 letters.
+const (
+	MaxBody  = 256 << 10
+	MaxLocal = 1 << 20
+)
 
 // RegisterRequest is the controller's word on a job, before any node starts it.
 type RegisterRequest struct {
@@ -172,6 +177,18 @@ type TeardownRequest struct {
 	PhasesMS map[string]int64 `json:"phases_ms"`
 	Network  Network          `json:"network"`
 	Refusal  *enclave.Refusal `json:"refusal,omitempty"` // set when Closed is false
+}
+
+// Encoded is an answer that is JSON already: what all nodes of a job get is made once.
+type Encoded []byte
+
+// Encode makes an answer's JSON.
+func Encode(answer any) (Encoded, error) {
+	b, err := json.Marshal(answer)
+	if err != nil {
+		return nil, fmt.Errorf("encode answer: %w", err)
+	}
+	return b, nil
 }
 
 // Empty is the answer that says nothing but yes.

@@ -43,6 +43,9 @@ type Options struct {
 
 	// Certificate is the node's, nil for people and strangers.
 	Certificate *tls.Certificate
+	// Dial opens the connection beneath TLS, for a node whose calls must leave by one address; nil
+	// leaves that to the kernel.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Credential makes a munge credential over a payload, nil for nodes.
 	Credential func(ctx context.Context, payload string) (string, error)
 }
@@ -68,7 +71,9 @@ func New(o Options) *Client {
 			return dialer.DialContext(ctx, "unix", o.Socket)
 		}
 	} else {
-		t.DialContext = dialer.DialContext
+		if t.DialContext = dialer.DialContext; o.Dial != nil {
+			t.DialContext = o.Dial
+		}
 		t.TLSClientConfig = c.tls()
 	}
 	c.http = &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

@@ -27,7 +27,7 @@ func asNode[Q, A any](s *Server, f func(ctx context.Context, node string, q Q) (
 			return
 		}
 		var q Q
-		if err = decode(w, r, &q); err != nil {
+		if err = decode(w, r, api.MaxBody, &q); err != nil {
 			s.counters.add("malformed_node_call")
 			refuse(w, http.StatusBadRequest, enclave.Refuse("E129", enclave.FaultService, "%v", err))
 			return
@@ -47,7 +47,7 @@ func asStranger[Q, A any](s *Server, f func(ctx context.Context, from string, q 
 			return
 		}
 		var q Q
-		if err := decode(w, r, &q); err != nil {
+		if err := decode(w, r, api.MaxBody, &q); err != nil {
 			s.counters.add("malformed_enrolment")
 			refuse(w, http.StatusBadRequest, enclave.Refuse("E129", enclave.FaultRequest, "%v", err))
 			return
@@ -170,7 +170,7 @@ func asPeer[Q, A any](s *Server, allowed func(context.Context, uint32) bool, f f
 			return
 		}
 		var q Q
-		if err := decode(w, r, &q); err != nil {
+		if err := decode(w, r, api.MaxLocal, &q); err != nil {
 			s.counters.add("malformed_local_call")
 			refuse(w, http.StatusBadRequest, enclave.Refuse("E129", enclave.FaultService, "%v", err))
 			return

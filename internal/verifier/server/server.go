@@ -206,8 +206,8 @@ func source(r *http.Request) string {
 
 // decode reads one body. What follows may wait at a barrier: net/http would take the end of the
 // time for reading for a caller that hung up.
-func decode(w http.ResponseWriter, r *http.Request, v any) error {
-	err := api.Decode(http.MaxBytesReader(w, r.Body, api.MaxBody+1), api.MaxBody, v)
+func decode(w http.ResponseWriter, r *http.Request, most int64, v any) error {
+	err := api.Decode(http.MaxBytesReader(w, r.Body, most+1), most, v)
 	if err == nil {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a recorder in tests has none
 	}
@@ -219,10 +219,12 @@ func answer(w http.ResponseWriter, v any, err error) {
 		refuse(w, http.StatusConflict, err)
 		return
 	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		refuse(w, http.StatusInternalServerError, err)
-		return
+	b, made := v.(api.Encoded)
+	if !made {
+		if b, err = api.Encode(v); err != nil {
+			refuse(w, http.StatusInternalServerError, err)
+			return
+		}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(b) // a caller that hung up is not told

@@ -1,0 +1,76 @@
+package scale_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/attest/attesttest"
+	"github.com/slurm-enclave/slurm-enclave/internal/lab/scale"
+)
+
+// TestMain is also the process that is measured, which Run starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "serve" {
+		args := append(os.Args[2:], "")
+		if err := scale.Serve(context.Background(), args[0], args[1], os.Stdin, logrus.New()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// measure runs a bring-up and gives the lines that it printed.
+func measure(t *testing.T, o scale.Options) []string {
+	t.Helper()
+	o.Directory, o.Server = t.TempDir(), []string{os.Args[0], "serve"}
+	_, err := attesttest.NewHierarchy(filepath.Join(o.Directory, "chips"), attesttest.SmallKeys())
+	require.NoError(t, err)
+	var out bytes.Buffer
+	require.NoError(t, scale.Run(t.Context(), o, &out), out.String())
+	assert.NoDirExists(t, filepath.Join(o.Directory, "run"), "nothing but the chips is left")
+	return strings.Split(strings.TrimSpace(out.String()), "\n")
+}
+
+func TestABringUpEndsInOneLine(t *testing.T) {
+	profiles := t.TempDir()
+	lines := measure(t, scale.Options{Nodes: 12, Sample: 0.25, Twice: true, Profile: profiles})
+	last := lines[len(lines)-1]
+	assert.Regexp(t, `^scale: n=12 last_evidence_to_last_go_ms=\d+ cpu_s=\d+\.\d\d verify_ratio=\d+\.\d\d rss_mb=\d+ roster_bytes=\d+$`, last)
+	all := strings.Join(lines[:len(lines)-1], "\n")
+	assert.NotContains(t, all, "scale: ")
+	assert.Contains(t, all, "3 nodes fetched all leaves")
+	assert.Contains(t, all, "n00001 posted twice: one answer for both")
+	for _, name := range []string{"cpu.pprof", "heap.pprof"} {
+		info, err := os.Stat(filepath.Join(profiles, name))
+		require.NoError(t, err)
+		assert.Positive(t, info.Size(), name)
+	}
+}
+
+func TestAStragglerIsTheSlowestToComeAndNotToGo(t *testing.T) {
+	lines := measure(t, scale.Options{Nodes: 5, Straggler: 300 * time.Millisecond, Spread: 50 * time.Millisecond})
+	assert.NotContains(t, strings.Join(lines, "\n"), "slowest node n00005", "it came last and waited least")
+}
+
+func TestALostNodeLetsNobodyIn(t *testing.T) {
+	lines := measure(t, scale.Options{Nodes: 4, Lost: true})
+	assert.Contains(t, lines[len(lines)-1], "scale: n=4 lost=n00004 refused=3 codes=E501:3 ")
+}
+
+func TestOptionsThatMakeNoSense(t *testing.T) {
+	for _, o := range []scale.Options{{Nodes: 1}, {Nodes: 70000}, {Nodes: 5, Sample: 2}, {Nodes: 5, Lost: true, Twice: true}} {
+		require.Error(t, scale.Run(t.Context(), o, &bytes.Buffer{}), "%+v", o)
+	}
+}
