@@ -380,14 +380,28 @@ type recorded certs.Answer
 
 func (r recorded) Get(context.Context, string) (certs.Answer, error) { return certs.Answer(r), nil }
 
-func FuzzAnswers(f *testing.F) {
-	h, err := attesttest.NewHierarchy(f.TempDir(), attesttest.SmallKeys())
+// sharedLab has one set of keys for all processes of a fuzzer: its workers get the seeds of the
+// first one, and must know who signed them.
+func sharedLab(f *testing.F) *attesttest.Hierarchy {
+	f.Helper()
+	const name = "ENCLAVE_FUZZ_LAB"
+	dir := os.Getenv(name)
+	if dir == "" {
+		dir = f.TempDir()
+		f.Setenv(name, dir)
+	}
+	h, err := attesttest.NewHierarchy(dir, attesttest.SmallKeys())
 	require.NoError(f, err)
+	return h
+}
+
+func FuzzAnswers(f *testing.F) {
+	h := sharedLab(f)
 	roots, err := snp.TestRoots(h.Roots())
 	require.NoError(f, err)
 	chip, err := h.Chip("n1")
 	require.NoError(f, err)
-	crl, err := h.CRL(time.Now(), time.Now().Add(time.Hour), false)
+	crl, err := h.CRL(time.Unix(0, 0), time.Unix(1<<32, 0), false)
 	require.NoError(f, err)
 	for _, b := range [][]byte{chip.Certificate, crl, h.Roots(), chip.Table(), []byte("<html>"), nil} {
 		f.Add(200, b)
