@@ -161,3 +161,16 @@ func TestP6ATamperedLedgerIsFound(t *testing.T) {
 	eventually(t, 30*time.Second, func() bool { again = audit("--head", head); return again.status != 4 }, func() string { return again.String() })
 	assert.Zero(t, again.status, "the controls: everything is as before: %s", again)
 }
+
+func TestP6ARevokedNodeStandsInTheReceipt(t *testing.T) {
+	idle(t)
+	id := submit(t, "alice", "srun sleep 120", "--partition=cpu-sev", "--nodes=3")
+	started(t, id, "alice", "n2")
+	must(t, "n0", "root", "enclave", "node", "revoke", "n2", "--reason", "a disk is missing")
+	t.Cleanup(func() { readmit(t, "n2"); idle(t) })
+	r := verify(t, "--allow-simulated", exported(t, id, "r-"+id+".json"))
+	require.Zero(t, r.status, "%s", r)
+	for _, want := range []string{"verdict REFUSED", "out of the roster at", "a disk is missing", "roster of epoch 2", "2 leaves under its root"} {
+		assert.Contains(t, r.out, want)
+	}
+}
