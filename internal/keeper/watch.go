@@ -20,6 +20,10 @@ const watchLimit = (api.WatchSeconds + 10) * time.Second
 // watchPace is the least time between two calls that told nothing.
 const watchPace = time.Second
 
+// watchAgain bounds the pauses, to half of it, while the verifier is away: news that come as soon
+// as it is back shall not find a node asleep.
+const watchAgain = 6 // seconds
+
 // watching holds a call at the verifier and acts on its answer at once. It returns when this
 // node was put out, or the job is over, or what it hears can't be believed.
 func (k *keeper) watching(ctx context.Context) error {
@@ -36,7 +40,7 @@ func (k *keeper) watching(ctx context.Context) error {
 		case final(err):
 			return fmt.Errorf("watch: %w", err)
 		default:
-			next = k.Host.Now() + pauses.next(uint32(longestPause/time.Second))
+			next = k.Host.Now() + pauses.next(watchAgain)
 		}
 		if err = k.Host.Wait(ctx, next); err != nil {
 			return err

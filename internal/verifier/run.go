@@ -136,19 +136,21 @@ func (v *Verifier) look(ctx context.Context, w api.WatchRequest) (api.WatchAnswe
 		v.mu.Unlock()
 		return api.WatchAnswer{}, nil, v.notRunning(ctx, w.Job, w.Node)
 	}
-	defer v.mu.Unlock()
-	switch why := r.why[w.Node]; {
-	case r.seen[w.Node].IsZero():
+	known, why, later, current, gone, change := !r.seen[w.Node].IsZero(), r.why[w.Node], r.later, r.epoch, slices.Clone(r.gone), r.change
+	v.mu.Unlock()
+	switch {
+	case !known:
 		return api.WatchAnswer{}, nil, enclave.Refuse("E128", enclave.FaultRequest, "node %s is not one of job %s", w.Node, w.Job)
 	case why != nil:
 		return api.WatchAnswer{}, nil, why
-	case w.Epoch == r.epoch:
-		return api.WatchAnswer{}, r.change, nil
-	case w.Epoch > r.epoch || r.later == nil: // of a start that this process did not see
+	case w.Epoch == current:
+		return api.WatchAnswer{}, change, nil
+	case w.Epoch > current || later == nil: // of a start that this process did not see
 		return api.WatchAnswer{}, nil, enclave.Refuse("E502", enclave.FaultService, "job %s has no roster of epoch %d", w.Job, w.Epoch)
 	}
-	answer, err := r.later.answer(v.Key, w)
-	return api.WatchAnswer{Gone: slices.Clone(r.gone), Answer: answer}, nil, err
+	// Outside of the lock: all nodes of a large job ask at the same moment.
+	answer, err := later.answer(v.Key, w)
+	return api.WatchAnswer{Gone: gone, Answer: answer}, nil, err
 }
 
 // notRunning is why a job has no run: it is over, was never let in, or is nobody's.

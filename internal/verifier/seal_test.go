@@ -54,6 +54,24 @@ func (w *world) receipt(k enclave.JobKey) *receipt.Opened {
 func TestReceipts(t *testing.T) {
 	t.Parallel()
 	viewer := verifier.Viewer{UID: 2001}
+	bubble(t, "a job that lost a node has both rosters in its receipt, and says why", func(t *testing.T, w *world) {
+		for id, nodes := range map[uint32][]string{7: {"n1", "n2"}, 8: {"n3"}} {
+			k, gone := w.register(job(id, nodes...)), nodes[len(nodes)-1]
+			w.all(k, nodes...)
+			require.NoError(t, w.renew(k, gone))
+			_, err := w.v.Revoke(t.Context(), 0, revoke(gone))
+			require.NoError(t, err)
+			w.settled(k)
+			w.down(k, nodes...)
+			o := w.receipt(k)
+			require.NotNil(t, o)
+			p := o.Statement.Predicate
+			require.Len(t, p.Rosters, 2)
+			assert.Equal(t, gone, p.Rosters[1].Gone)
+			require.NotNil(t, p.Refusal)
+			assert.Equal(t, enclave.Code("E532"), p.Refusal.Code)
+		}
+	})
 	bubble(t, "a receipt is sealed when the job is over and all nodes have told", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1", "n2"))
 		w.all(k, "n1", "n2")

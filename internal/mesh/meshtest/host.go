@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
@@ -22,13 +23,15 @@ var (
 	ErrAbsent = errors.New("no such process")
 )
 
-// Host is one node. The zero Host has no WireGuard in its kernel and nothing set up.
+// Host is one node. The zero Host has no WireGuard in its kernel and nothing set up. Its methods
+// may be called from several goroutines; Log is to be read when they are done.
 type Host struct {
 	KernelWireGuard bool
 	Fail            map[string]error // by the name of an act ("add rule"): that act fails
 	Forget          map[string]bool  // by the name of an act: it succeeds and does nothing
 	Log             []string         // the acts, in order
 
+	mu      sync.Mutex
 	links   map[string]mesh.Link
 	tunnels map[string]mesh.Tunnel
 	routes  []mesh.Route
@@ -42,12 +45,18 @@ func (h *Host) Kernel() mesh.Kernel {
 
 // Keeper makes the userspace device as enclave-keeper does.
 func (h *Host) Keeper(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.init()
 	h.links[name] = mesh.Link{Name: name, Driver: mesh.DriverKeeper}
 }
 
 // KeeperDies takes a userspace device away, and with it its addresses and routes.
-func (h *Host) KeeperDies(name string) { h.drop(name) }
+func (h *Host) KeeperDies(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.drop(name)
+}
 
 func (h *Host) init() {
 	if h.links == nil {
@@ -63,12 +72,16 @@ func (h *Host) act(name, what string) (bool, error) {
 
 // Link reads an interface.
 func (h *Host) Link(_ context.Context, name string) (mesh.Link, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.init()
 	return h.links[name], h.Fail["read link"]
 }
 
 // PutLink makes an interface as wanted.
 func (h *Host) PutLink(_ context.Context, want mesh.Link) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	do, err := h.act("put link", want.Name)
 	if err != nil || !do {
 		return err
@@ -82,6 +95,8 @@ func (h *Host) PutLink(_ context.Context, want mesh.Link) error {
 
 // DeleteLink deletes an interface if it is there.
 func (h *Host) DeleteLink(_ context.Context, name string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	do, err := h.act("delete link", name)
 	if err == nil && do {
 		h.drop(name)
@@ -97,6 +112,8 @@ func (h *Host) drop(name string) {
 
 // Routes reads a table.
 func (h *Host) Routes(_ context.Context, table uint32) ([]mesh.Route, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var out []mesh.Route
 	for _, r := range h.routes {
 		if r.Table == table {
@@ -108,6 +125,8 @@ func (h *Host) Routes(_ context.Context, table uint32) ([]mesh.Route, error) {
 
 // AddRoute refuses a route that is there, or whose device or source is not.
 func (h *Host) AddRoute(_ context.Context, r mesh.Route) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	do, err := h.act("add route", r.To.String())
 	if err != nil || !do {
 		return err
@@ -122,6 +141,8 @@ func (h *Host) AddRoute(_ context.Context, r mesh.Route) error {
 
 // DeleteRoute refuses a route that is not there.
 func (h *Host) DeleteRoute(_ context.Context, r mesh.Route) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	do, err := h.act("delete route", r.To.String())
 	if err != nil || !do {
 		return err
@@ -136,11 +157,15 @@ func (h *Host) DeleteRoute(_ context.Context, r mesh.Route) error {
 
 // Rules reads all policy rules.
 func (h *Host) Rules(context.Context) ([]mesh.Rule, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	return slices.Clone(h.rules), h.Fail["read rules"]
 }
 
 // AddRule refuses a rule that is there.
 func (h *Host) AddRule(_ context.Context, r mesh.Rule) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	do, err := h.act("add rule", fmt.Sprint(r.Priority))
 	if err != nil || !do {
 		return err
@@ -154,6 +179,8 @@ func (h *Host) AddRule(_ context.Context, r mesh.Rule) error {
 
 // DeleteRule refuses a rule that is not there.
 func (h *Host) DeleteRule(_ context.Context, r mesh.Rule) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	do, err := h.act("delete rule", fmt.Sprint(r.Priority))
 	if err != nil || !do {
 		return err
@@ -168,11 +195,15 @@ func (h *Host) DeleteRule(_ context.Context, r mesh.Rule) error {
 
 // Available says whether the kernel has WireGuard.
 func (h *Host) Available(context.Context) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	return h.KernelWireGuard, h.Fail["available"]
 }
 
 // Configure replaces a device's configuration.
 func (h *Host) Configure(_ context.Context, device string, t mesh.Tunnel) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	do, err := h.act("configure", device)
 	if err != nil || !do {
 		return err
@@ -186,6 +217,8 @@ func (h *Host) Configure(_ context.Context, device string, t mesh.Tunnel) error 
 
 // Narrow removes peers and replaces the pre-shared keys of others.
 func (h *Host) Narrow(_ context.Context, device string, gone []enclave.PublicKey, stay []mesh.Peer) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	do, err := h.act("narrow", device)
 	if err != nil || !do {
 		return err
@@ -208,6 +241,8 @@ func (h *Host) Narrow(_ context.Context, device string, gone []enclave.PublicKey
 
 // State reads a device's configuration.
 func (h *Host) State(_ context.Context, device string) (mesh.State, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	t := h.tunnels[device]
 	s := mesh.State{ListenPort: t.ListenPort, FwMark: t.FwMark}
 	if k, err := ecdh.X25519().NewPrivateKey(t.PrivateKey.Bytes()); err == nil {
@@ -225,6 +260,8 @@ func (h *Host) State(_ context.Context, device string) (mesh.State, error) {
 
 // String prints what the host holds; "" for a host that holds nothing.
 func (h *Host) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var lines []string
 	for name, l := range h.links {
 		lines = append(lines, l.String())
