@@ -52,11 +52,17 @@ func (Kernel) Replace(ctx context.Context, t fence.Table, gone ...string) error 
 			return err
 		}
 	}
-	if err := c.Flush(); err != nil {
+	if err := c.Flush(); errors.Is(err, unix.ENOENT) && len(t.Chains) > 0 {
+		// One answer for each rule, and none of them says which.
+		return fmt.Errorf("commit nftables transaction: %w: the kernel lacks what the rules need: modules %s", unix.ENOENT, modules)
+	} else if err != nil {
 		return fmt.Errorf("commit nftables transaction: %w", err)
 	}
 	return nil
 }
+
+// modules hold what the fence's rules are made of, where the kernel does not have it built in.
+const modules = "nf_tables, nf_conntrack, nft_ct, nft_objref, nft_reject_inet"
 
 func open() (*nftables.Conn, error) {
 	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
