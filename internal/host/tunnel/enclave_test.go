@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
@@ -218,7 +217,7 @@ func TestProbe(t *testing.T) {
 	t.Run("an answer that comes beside the tunnel is none", func(t *testing.T) {
 		l := enclaveUp(t)
 		n1 := l.nodes[0]
-		require.NoError(t, unix.Kill(l.nodes[1].pid, unix.SIGKILL))
+		l.nodes[1].cut(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		// n2 answers on its underlay address, as one who has its address could.

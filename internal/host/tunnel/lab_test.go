@@ -48,6 +48,8 @@ type node struct {
 	fence  fence.Table
 	before string
 	pid    int // of its keeper
+	// lifetime is the job's own end from the keeper's start on; 0 is an hour.
+	lifetime time.Duration
 }
 
 // lab is three nodes of a job, and x: the controller, and whoever else is on the same network.
@@ -57,6 +59,22 @@ type lab struct {
 	x     *nettest.Node
 	nodes []*node
 	wire  *wire
+	// driver is what the mesh chooses on this kernel, unless the environment names the other one.
+	driver mesh.Driver
+}
+
+// driverEnv names a driver, so that the keeper's is tested on kernels with WireGuard, too.
+const driverEnv = "TUNNEL_TEST_DRIVER"
+
+func (l *lab) choose() {
+	l.driver = mesh.Driver(os.Getenv(driverEnv))
+	if l.driver != "" {
+		return
+	}
+	l.sw.Must(func() (err error) {
+		l.driver, err = mesh.Mode(l.t.Context(), link.Kernel{}.Mesh())
+		return err
+	})
 }
 
 func addresses(i int) []netip.Addr {
@@ -68,6 +86,7 @@ func addresses(i int) []netip.Addr {
 func build(t *testing.T, over6 ...bool) *lab {
 	t.Helper()
 	l := &lab{t: t, sw: nettest.New(t, "sw"), x: nettest.New(t, "x")}
+	l.choose()
 	l.x.Join(l.sw, 1500, "10.77.0.100/24", "fd77::100/64")
 	for i := 1; i <= 3; i++ {
 		n := &node{Node: nettest.New(t, fmt.Sprintf("n%d", i))}
@@ -93,7 +112,7 @@ func (n *node) plan(t *testing.T, l *lab) {
 	t.Helper()
 	in := mesh.Input{
 		Key: enclave.JobKey{Cluster: "c", Job: job}, UID: user, SubUIDs: []enclave.UIDRange{{Start: 165536, Count: 65536}},
-		Own: n.own, PrivateKey: n.key, ListenPort: 51820, SlurmdPort: 6818, MTU: 1420, Driver: mesh.DriverKeeper,
+		Own: n.own, PrivateKey: n.key, ListenPort: 51820, SlurmdPort: 6818, MTU: 1420, Driver: l.driver,
 	}
 	var all []netip.Addr
 	for _, p := range l.nodes {
@@ -132,10 +151,13 @@ func (n *node) up(t *testing.T) {
 		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 			return err
 		}
+		if n.lifetime == 0 {
+			n.lifetime = time.Hour
+		}
 		keeperKeys := slices.Concat(n.key.Bytes(), make([]byte, 64)) // it only holds the device here
 		h, err := spawn.Keeper(t.Context(), "/proc/self/exe", keeper.Config{
-			Key: enclave.JobKey{Cluster: "c", Job: job}, Node: "n", Device: device, MTU: 1420, Userspace: true,
-			Directory: dir, Gate: gate.Directory{Path: "/run/slurm-enclave/gate"}, Expires: uint64(now.Sec) + 3600,
+			Key: enclave.JobKey{Cluster: "c", Job: job}, Node: "n", Device: device, MTU: 1420, Userspace: n.mesh.Link.Driver == mesh.DriverKeeper,
+			Directory: dir, Gate: gate.Directory{Path: "/run/slurm-enclave/gate"}, Expires: uint64(now.Sec) + uint64(n.lifetime.Seconds()),
 			Verifier: "192.0.2.1:6830", Epoch: 1, Peers: []enclave.Peer{{Node: "n"}}, Keys: enclave.NewSecret(keeperKeys),
 		})
 		if err != nil {
@@ -168,6 +190,22 @@ func (n *node) down(t *testing.T) {
 	if err != nil {
 		t.Errorf("%s: down: %s", n.Name, err)
 	}
+}
+
+// cut takes the tunnel away in the middle of a job: the keeper's by its death, the kernel's as
+// a keeper does that is not renewed.
+func (n *node) cut(t *testing.T) {
+	t.Helper()
+	if n.mesh.Link.Driver == mesh.DriverKeeper {
+		require.NoError(t, unix.Kill(n.pid, unix.SIGKILL))
+	} else {
+		n.Must(func() error { return mesh.Cut(t.Context(), link.Kernel{}.Mesh(), job) })
+	}
+	require.Eventually(t, func() bool { return !n.hasDevice() }, 5*time.Second, 10*time.Millisecond)
+}
+
+func (n *node) hasDevice() bool {
+	return n.Do(func() error { _, err := ifIndex(device); return err }) == nil
 }
 
 // probe asks the neighbours of all nodes, all nodes at once.

@@ -97,8 +97,8 @@ func available(a attempt) bool {
 	return err == nil
 }
 
-// TestKeeperDies takes the userspace tunnel away in the middle of a job.
-func TestKeeperDies(t *testing.T) {
+// TestTheTunnelGoes takes the tunnel away in the middle of a job.
+func TestTheTunnelGoes(t *testing.T) {
 	for _, protected := range []bool{true, false} {
 		name := "the fence lets nothing out in clear"
 		if !protected {
@@ -114,10 +114,7 @@ func TestKeeperDies(t *testing.T) {
 			serve(t, n2.Node, user, "tcp", ":7002")
 			act(t, n2.Node, user, role{Proto: "tcp", Address: "10.77.0.1:7001", Payload: secret}).must("got")
 			act(t, n1.Node, user, role{Proto: "tcp", Address: "10.77.0.2:7002", Payload: secret}).must("got")
-			require.NoError(t, unix.Kill(n1.pid, unix.SIGKILL))
-			require.Eventually(t, func() bool {
-				return n1.Do(func() error { _, err := ifIndex(device); return err }) != nil
-			}, 5*time.Second, 10*time.Millisecond)
+			n1.cut(t)
 			if !protected {
 				for _, n := range l.nodes {
 					n.dropFence(t)
@@ -150,7 +147,7 @@ func TestKeeperDies(t *testing.T) {
 		l.wire.clear()
 		client.say("again " + secret)
 		time.Sleep(100 * time.Millisecond)
-		require.NoError(t, unix.Kill(n1.pid, unix.SIGKILL))
+		n1.cut(t)
 		require.Eventually(t, func() bool { return n1.counters(t).Escaped.Packets > 0 }, 10*time.Second, 50*time.Millisecond)
 		assert.Zero(t, l.wire.holds(secret))
 		t.Run("control: it leaves without the fence", func(t *testing.T) {
@@ -161,7 +158,7 @@ func TestKeeperDies(t *testing.T) {
 	t.Run("the job's mesh is taken down all the same", func(t *testing.T) {
 		l := enclaveUp(t)
 		n1 := l.nodes[0]
-		require.NoError(t, unix.Kill(n1.pid, unix.SIGKILL))
+		n1.cut(t)
 		n1.down(t)
 		assert.Equal(t, n1.before, n1.state())
 	})
