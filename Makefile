@@ -23,7 +23,7 @@ CHARDEN   := -O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_S
 SPANK_C   := $(wildcard spank/*.c)
 SPANK_H   := $(wildcard spank/*.h)
 
-.PHONY: help build test test-unit test-asan test-e2e lint bench bench-scale demo install deps tools clean fuzz
+.PHONY: help build test test-unit test-asan test-e2e test-vm lint bench bench-scale demo install deps tools clean fuzz
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -56,11 +56,15 @@ $(BIN)/pingpong: scripts/mpi/pingpong.c
 test: build
 	scripts/test
 
+## test-vm  machines with Debian's cloud kernel under QEMU: kernel WireGuard, cgroup v2
+test-vm:
+	scripts/test-vm
+
 ## lint     golangci-lint, clang-format, shellcheck, gcc -Werror
 lint: $(LINT)
 	$(LINT) run ./...
 	clang-format --dry-run -Werror $(SPANK_C) $(SPANK_H) scripts/mpi/pingpong.c
-	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/bench scripts/fuzz etc/prolog-slurmctld etc/epilog-slurmctld
+	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/bench scripts/fuzz internal/host/vmtest/init.sh etc/prolog-slurmctld etc/epilog-slurmctld
 	for f in $(SPANK_C); do $(CC) $(CWARN) -O2 -fanalyzer -DENCLAVE_VERSION='"$(VERSION)"' -fsyntax-only $$f || exit 1; done
 
 $(LINT):
