@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/journal"
 )
@@ -23,25 +24,45 @@ import (
 // killIn in the environment makes the test program a killer on a node: it waits for the stage.
 const killIn = "E2E_KILL_PROLOG_IN"
 
-// killProlog kills the node's prolog when its journal names the stage and prints the last line
-// of the journal that it left. A shell is too slow: a stage takes a few milliseconds.
+const missed = "missed"
+
+// killProlog kills the node's next prolog in a stage, as its journal tells, and prints the stage
+// that the journal ends with. A stage takes a few milliseconds: the prolog runs in slices until it
+// is there. On a busy machine it may be through with the stage before it can be stopped.
 func killProlog(stage string) int {
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
-		pids, seen := prologs(), false
-		for len(pids) > 0 && !seen && alive(pids[0]) {
-			seen = lastLine().Stage == stage
-		}
-		if !seen {
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Microsecond) {
+		pids := prologs()
+		if len(pids) == 0 {
 			continue
 		}
-		for _, pid := range pids {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+		for alive(pids[0]) && lastLine().Stage != stage {
+			time.Sleep(20 * time.Microsecond) // at the killer's priority nobody else runs meanwhile
+			if lastLine().Seq != 0 {
+				signalAll(pids, syscall.SIGSTOP)
+				if lastLine().Stage == stage {
+					break
+				}
+				signalAll(pids, syscall.SIGCONT)
+			}
 		}
+		if !alive(pids[0]) {
+			fmt.Println(missed)
+			return 0
+		}
+		signalAll(pids, syscall.SIGKILL)
 		fmt.Println(lastLine().Stage)
 		return 0
 	}
-	fmt.Println("no prolog came to stage", stage)
+	fmt.Println("no prolog came")
 	return 1
+}
+
+func signalAll(pids []int, s syscall.Signal) {
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, s)
+	}
 }
 
 func prologs() (pids []int) {
@@ -70,6 +91,18 @@ func lastLine() (l journal.Line) {
 	return l
 }
 
+// copySelf puts the test program on a node, which sees neither this machine's /tmp nor its build folders.
+func copySelf(t *testing.T, node, path string) {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	b, err := os.ReadFile(self)
+	require.NoError(t, err)
+	r := onWithInput(t, node, "root", string(b), "sh", "-c", "cat >"+path+" && chmod 700 "+path)
+	require.Zero(t, r.status, "%s", r)
+	t.Cleanup(func() { on(t, node, "root", "rm", "-f", path) })
+}
+
 // A prolog that is killed drains its node, for Slurm can't know better; what it had begun is
 // taken down all the same.
 func TestP4AKilledPrologLeavesNothing(t *testing.T) {
@@ -93,24 +126,29 @@ func TestP4AKilledPrologLeavesNothing(t *testing.T) {
 		must(t, "n2", "root", "pkill", "-KILL", "enclave-prolog")
 		end(t, id)
 	})
-	self, err := os.Executable()
-	require.NoError(t, err)
+	const killer = "/root/killer"
+	copySelf(t, "n2", killer)
 	for _, stage := range []string{"mesh", "fence", "subtree"} {
 		t.Run("in stage "+stage, func(t *testing.T) {
 			for try := 1; ; try++ { // the stage may be over before the signal arrives
-				argv, err := state(t).Command("n2", "root", []string{"env", killIn + "=" + stage, self})
+				argv, err := state(t).Command("n2", "root", []string{"env", killIn + "=" + stage, killer})
 				require.NoError(t, err)
-				killer := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+				running := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 				var said strings.Builder
-				killer.Stdout = &said
-				require.NoError(t, killer.Start())
+				running.Stdout = &said
+				require.NoError(t, running.Start())
 				id := submit(t, "alice", "srun hostname", "--partition=cpu-sev", "--nodes=3")
-				require.NoError(t, killer.Wait(), said.String())
-				end(t, id)
+				require.NoError(t, running.Wait(), said.String())
+				if said.String() == missed+"\n" {
+					await(t, id, "COMPLETED")
+					idle(t)
+				} else {
+					end(t, id)
+				}
 				if said.String() == stage+"\n" {
 					return
 				}
-				require.Less(t, try, 5, "killed too late: %s", said.String())
+				require.Less(t, try, 10, "killed too late: %s", said.String())
 			}
 		})
 	}
