@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -92,7 +93,7 @@ func WhyJob(r api.Report) Why {
 
 // WhyNode explains a node. Reasons are for operators: others see that there is one.
 func WhyNode(n api.NodeLine) Why {
-	w := Why{Subject: "node " + n.Name, Since: instant(n.LastSeen), Likely: "-", Do: "nothing"}
+	w := Why{Subject: "node " + n.Name, Since: instant(cmp.Or(n.RevokedAt, n.LastSeen)), Likely: "-", Do: "nothing"}
 	switch {
 	case n.Refusal != nil && n.Drained:
 		w = w.refused(*n.Refusal)

@@ -160,8 +160,7 @@ func (v *Verifier) Revoke(ctx context.Context, admin uint32, r api.RevokeRequest
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	why := enclave.Refuse(codeRevoked, enclave.FaultNode, "the node was revoked by an operator: %s", reason)
-	why.Node, why.Check, why.Fix = r.Node, "revoked", "when it is trusted again: enrol it, then enclave node return "+r.Node
+	why := revokedRefusal(r.Node, reason)
 	out := api.RevokeAnswer{Ended: []enclave.JobKey{}}
 	var lost []ledger.Entry
 	for _, k := range v.jobsOf(why) {
@@ -174,6 +173,12 @@ func (v *Verifier) Revoke(ctx context.Context, admin uint32, r api.RevokeRequest
 		v.endJob(ctx, e)
 	}
 	return out, nil
+}
+
+func revokedRefusal(node, reason string) *enclave.Refusal {
+	why := enclave.Refuse(codeRevoked, enclave.FaultNode, "the node was revoked by an operator: %s", reason)
+	why.Node, why.Check, why.Fix = node, "revoked", "when it is trusted again: enrol it, then enclave node return "+node
+	return why
 }
 
 // jobsOf lists the jobs that run with the node, and stops the starts that wait for it.

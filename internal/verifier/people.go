@@ -223,6 +223,18 @@ func (v *Verifier) LatestEvidence(ctx context.Context, who Viewer, node string) 
 	return out, nil
 }
 
+// revokedLine says of a node that is not enrolled any more when and why it was taken out: that is the
+// latest of it, whatever its evidence was.
+func (v *Verifier) revokedLine(ctx context.Context, line *api.NodeLine) error {
+	all, err := v.Ledger.Enrolments(ctx, line.Name)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	last := all[len(all)-1]
+	line.RevokedAt, line.Refusal = last.Revoked, revokedRefusal(line.Name, last.Why)
+	return nil
+}
+
 func (v *Verifier) nodeLine(ctx context.Context, node string) (api.NodeLine, error) {
 	line := api.NodeLine{Name: node, Result: enclave.StatusNone}
 	e, err := v.Ledger.Enrolled(ctx, node)
@@ -241,6 +253,11 @@ func (v *Verifier) nodeLine(ctx context.Context, node string) (api.NodeLine, err
 		}
 	} else if !errors.Is(err, ledger.ErrNotFound) {
 		return line, err
+	}
+	if !line.Enrolled {
+		if err = v.revokedLine(ctx, &line); err != nil {
+			return line, err
+		}
 	}
 	f, err := v.Ledger.LastFailure(ctx, node)
 	if err == nil {

@@ -207,6 +207,22 @@ func TestRevocation(t *testing.T) {
 		assert.Equal(t, "E138 request", told(err))
 		assert.Empty(t, w.site.Calls())
 	})
+	bubble(t, "operators see why and when, others that it is out", func(t *testing.T, w *world) {
+		_, err := w.v.Revoke(t.Context(), 0, revoke("n2"))
+		require.NoError(t, err)
+		fleet, err := w.v.Fleet(t.Context(), verifier.Viewer{Operator: true})
+		require.NoError(t, err)
+		line := fleet.Nodes[1]
+		require.Equal(t, "n2", line.Name)
+		assert.Equal(t, "E532 node", told(line.Refusal))
+		assert.Equal(t, time.Now().UTC(), *line.RevokedAt)
+		assert.True(t, line.Drained)
+		assert.False(t, line.Enrolled)
+		fleet, err = w.v.Fleet(t.Context(), verifier.Viewer{UID: 2001})
+		require.NoError(t, err)
+		assert.Nil(t, fleet.Nodes[1].Refusal)
+		assert.True(t, fleet.Nodes[1].Drained)
+	})
 	bubble(t, "Slurm that is away keeps nobody in the tunnel", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1", "n2"))
 		w.all(k, "n1", "n2")

@@ -108,7 +108,8 @@ type NodeLine struct {
 	Result      enclave.Status   `json:"result"` // of the latest evidence
 	LastJob     string           `json:"last_job,omitempty"`
 	LastSeen    *time.Time       `json:"last_seen,omitempty"`
-	Drained     bool             `json:"drained"` // by us, and not resumed by us since
+	RevokedAt   *time.Time       `json:"revoked_at,omitempty"` // of the last enrolment, when none is in force
+	Drained     bool             `json:"drained"`              // by us, and not resumed by us since
 	Refusal     *enclave.Refusal `json:"refusal,omitempty"`
 }
 
