@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"strings"
@@ -192,4 +193,18 @@ func TestKeyServers(t *testing.T) {
 		assert.Equal(t, want, got, in)
 		assert.Equal(t, want == "", err != nil, in)
 	}
+}
+
+// With the addresses decoded by their own UnmarshalText this took minutes.
+func TestAnInventoryOfTenThousandNodesIsRead(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString("nodes:\n")
+	for i := range 10000 {
+		fmt.Fprintf(&b, "  - {name: n%d, addresses: [10.1.%d.%d], tunnel: 10.1.%d.%d}\n", i, 1+i>>8, i&255, 1+i>>8, i&255)
+	}
+	i, err := config.LoadInventory(strings.NewReader(b.String()))
+	require.NoError(t, err)
+	require.Len(t, i.Nodes, 10000)
+	assert.Equal(t, "10.1.40.15", i.Nodes[9999].Tunnel.String())
 }

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -32,6 +33,11 @@ import (
 // spoolPause is how often the site role looks after what Slurm could not be told.
 const spoolPause = 5 * time.Second
 
+// collectAt is how much of what is in use may be garbage, in percent, unless GOGC says otherwise. The
+// nodes of a large job hold a connection each: Go's 100 would make a gigabyte of 10,000, and half
+// of it costs a twentieth of the processors' time (docs/performance.md).
+const collectAt = 50
+
 // Options say how to run.
 type Options struct {
 	Config string           // path of enclave.yaml
@@ -42,6 +48,9 @@ type Options struct {
 
 // Run serves until ctx ends.
 func Run(ctx context.Context, log *logrus.Logger, o Options) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectAt)
+	}
 	if o.Slurm == nil {
 		o.Slurm = slurm.NewCLI(program.Runner{})
 	}

@@ -108,6 +108,23 @@ func (p *process) usage() (usage, error) {
 	return usage{at: now, cpu: time.Duration(user+system) * tick}, nil
 }
 
+// settle waits until enclaved has nothing to do: at its start it verifies the certificates that
+// it knows.
+func (p *process) settle(ctx context.Context) error {
+	const look = 300 * time.Millisecond
+	for {
+		before, err := p.usage()
+		if err != nil {
+			return err
+		}
+		pause(ctx, time.Now().Add(look))
+		after, err := p.usage()
+		if err != nil || after.cpu-before.cpu <= 2*tick {
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}
+
 // peak is the most memory that was resident, in bytes.
 func (p *process) peak() (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))

@@ -45,6 +45,9 @@ func (r *run) measure(ctx context.Context) error {
 	if err = r.connect(ctx); err != nil {
 		return err
 	}
+	if err = r.enclaved.settle(ctx); err != nil {
+		return err
+	}
 	if err = r.register(ctx); err != nil {
 		return err
 	}

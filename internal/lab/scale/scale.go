@@ -30,6 +30,7 @@ type Options struct {
 	Straggler time.Duration // how long after the others the last node posts
 	Lost      bool          // the last node takes a nonce and is never heard of again
 	Twice     bool          // the first node posts its evidence twice at once, and then another
+	Cold      bool          // enclaved has never seen the chips' certificates
 	Profile   string        // directory for CPU and heap profiles of enclaved, "" for none
 	Server    []string      // command that runs Serve, without its arguments
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/attest/attesttest"
+	"github.com/slurm-enclave/slurm-enclave/internal/certs"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclaved"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/file"
@@ -170,6 +171,19 @@ func (s *site) populate(ctx context.Context) (list []*node, err error) {
 	})
 }
 
+// store puts the chip's certificate where enclave certs sync puts AMD's: enclaved has verified it
+// when the job comes.
+func (s *site) store(c *attesttest.Chip) error {
+	if s.Cold {
+		return nil
+	}
+	path := s.path("certs/" + certs.Key{Product: "milan", Chip: c.ID, TCB: c.TCB}.Path())
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, c.Certificate, 0o644)
+}
+
 func (s *site) newNode(i int, authority *pki.Authority) (*node, error) {
 	chip, err := s.chips.Chip(name(i))
 	if err != nil {
@@ -185,6 +199,9 @@ func (s *site) newNode(i int, authority *pki.Authority) (*node, error) {
 	}
 	der, err := authority.Node(peer.Name, pub)
 	if err != nil {
+		return nil, err
+	}
+	if err = s.store(chip); err != nil {
 		return nil, err
 	}
 	n := &node{Node: peer, chip: chip, table: chip.Table()}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
@@ -29,7 +30,13 @@ const serverName = "slurm-enclave verifier"
 type Authority struct {
 	key  ed25519.PrivateKey
 	cert *x509.Certificate
+
+	mu      sync.Mutex
+	checked map[enclave.Digest]string // nodes of certificates that this authority has signed
 }
+
+// maxChecked bounds what is remembered; only what the authority has signed gets in.
+const maxChecked = 1 << 15
 
 // New makes the authority of a key. The certificate is made anew; the key is what counts.
 func New(key ed25519.PrivateKey) (*Authority, error) {
@@ -43,7 +50,7 @@ func New(key ed25519.PrivateKey) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make authority: %w", err)
 	}
-	return &Authority{key: key, cert: cert}, nil
+	return &Authority{key: key, cert: cert, checked: map[enclave.Digest]string{}}, nil
 }
 
 // Server makes a key and certificate for one run of the server; the key never leaves memory.
@@ -94,8 +101,16 @@ func (a *Authority) Node(node string, pub ed25519.PublicKey) ([]byte, error) {
 }
 
 // Check finds the node that a client's certificate names. Whether it is enrolled, and not
-// revoked since, is the ledger's to say, by the fingerprint.
+// revoked since, is the ledger's to say, by the fingerprint. The signature is verified once, for a
+// node shows the same bytes with every call.
 func (a *Authority) Check(der []byte) (node string, fingerprint enclave.Digest, err error) {
+	fingerprint = sha256.Sum256(der)
+	a.mu.Lock()
+	node, known := a.checked[fingerprint]
+	a.mu.Unlock()
+	if known {
+		return node, fingerprint, nil
+	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return "", enclave.Digest{}, fmt.Errorf("check certificate: %w", err)
@@ -103,7 +118,13 @@ func (a *Authority) Check(der []byte) (node string, fingerprint enclave.Digest, 
 	if err := signedBy(a.cert, cert, x509.ExtKeyUsageClientAuth); err != nil {
 		return "", enclave.Digest{}, err
 	}
-	return cert.Subject.CommonName, sha256.Sum256(der), nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.checked) >= maxChecked {
+		clear(a.checked)
+	}
+	a.checked[fingerprint] = cert.Subject.CommonName
+	return cert.Subject.CommonName, fingerprint, nil
 }
 
 // Pin is the check of a client that knows the authority's key by its digest and nothing else.
