@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -17,8 +18,13 @@ import (
 // know no other place.
 const controlDirectory = "/var/run/wireguard"
 
+// peersAtOnce is how many peers wgctrl puts into one message. Of a longer list it makes one
+// message for each, and repeats the device's own settings in all of them: the kernel then goes
+// through all peers that it has for each that is added.
+const peersAtOnce = 32
+
 // Configure implements mesh.WireGuard, over genetlink for the kernel's devices and over the
-// control socket for the keeper's.
+// control socket for the keeper's. The device's own settings go first, and the old peers with them.
 func (Kernel) Configure(ctx context.Context, device string, t mesh.Tunnel) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -48,11 +54,14 @@ func (Kernel) Configure(ctx context.Context, device string, t mesh.Tunnel) error
 			clear(peers[i].PresharedKey[:])
 		}
 	}()
-	err = c.ConfigureDevice(device, wgtypes.Config{
-		PrivateKey: &key, ListenPort: &port, FirewallMark: &mark, ReplacePeers: true, Peers: peers,
-	})
+	err = c.ConfigureDevice(device, wgtypes.Config{PrivateKey: &key, ListenPort: &port, FirewallMark: &mark, ReplacePeers: true})
 	if err != nil {
 		return fmt.Errorf("configure WireGuard device %s: %w", device, err)
+	}
+	for some := range slices.Chunk(peers, peersAtOnce) {
+		if err := c.ConfigureDevice(device, wgtypes.Config{Peers: some}); err != nil {
+			return fmt.Errorf("add peers to WireGuard device %s: %w", device, err)
+		}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package tunnel_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 )
@@ -81,4 +83,33 @@ func TestTheKeepersTimeEnds(t *testing.T) {
 	require.Eventually(t, func() bool { return !n.hasDevice() }, 20*time.Second, 50*time.Millisecond)
 	n.down(t)
 	assert.Equal(t, n.before, n.state())
+}
+
+// TestManyPeers: a long list goes to WireGuard in several messages, and none of them undoes
+// another's.
+func TestManyPeers(t *testing.T) {
+	l := build(t)
+	n := l.nodes[0]
+	for i := range 100 {
+		a := netip.AddrFrom4([4]byte{10, 78, 0, byte(1 + i)})
+		n.mesh.Tunnel.Peers = append(n.mesh.Tunnel.Peers, mesh.Peer{
+			Peer: enclave.Peer{Node: fmt.Sprintf("m%d", i), Addresses: []netip.Addr{a}, Key: enclave.PublicKey{7, byte(i)}, Endpoint: netip.AddrPortFrom(a, 51820)},
+			PSK:  enclave.NewSecret(make([]byte, 32)),
+		})
+	}
+	n.up(t) // reads all of it back
+	count := func() (peers int) {
+		n.Must(func() error {
+			s, err := link.Kernel{}.State(t.Context(), device)
+			peers = len(s.Peers)
+			return err
+		})
+		return peers
+	}
+	assert.Equal(t, 102, count())
+	t.Run("a shorter list takes the place of a longer one", func(t *testing.T) {
+		n.mesh.Tunnel.Peers = n.mesh.Tunnel.Peers[:40]
+		n.Must(func() error { return mesh.Up(t.Context(), link.Kernel{}.Mesh(), n.mesh) })
+		assert.Equal(t, 40, count())
+	})
 }
