@@ -3,19 +3,24 @@
 package vmtest_test
 
 import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 )
 
 // lose takes a module away from a machine's kernel until the test ends.
 func (n *node) lose(t *testing.T, module string) {
 	t.Helper()
-	n.Run(t, "sh", "-ec", "rmmod "+module+"; cd /lib/modules/*/; mv $(find . -name "+module+".ko) /root/")
+	n.Run(t, "sh", "-ec", "rmmod "+module+" || ! grep -q ^"+module+" /proc/modules; cd /lib/modules/*/; mv $(find . -name "+module+".ko) /root/")
 	t.Cleanup(func() {
 		n.Run(t, "sh", "-ec", "cd /lib/modules/*/; mv /root/"+module+".ko $(sed -n 's/^\\(.*\\/"+module+".ko\\):.*/\\1/p' modules.dep)")
 	})
@@ -43,6 +48,27 @@ func TestP2KernelAndKeeperTalk(t *testing.T) {
 			assert.Equal(t, n.before, n.state(t), n.Name)
 		}
 	})
+}
+
+// TestP4AThousandPeers come and go on the kernel's device; the other machines take no part.
+func TestP4AThousandPeers(t *testing.T) {
+	f := boot(t)
+	n1 := f.nodes[0]
+	o := n1.orders
+	o.Peers = o.Peers[:1]
+	for i := range 1000 {
+		key, err := ecdh.X25519().GenerateKey(rand.Reader)
+		require.NoError(t, err)
+		a := netip.AddrFrom4([4]byte{10, 79, byte(i / 200), byte(1 + i%200)})
+		o.Peers = append(o.Peers, enclave.Peer{
+			Node: fmt.Sprintf("m%d", i), Addresses: []netip.Addr{a}, Endpoint: netip.AddrPortFrom(a, 51820),
+			Key: enclave.PublicKey(key.PublicKey().Bytes()),
+		})
+	}
+	require.Contains(t, n1.do(t, "up", o), "up driver wireguard")
+	assert.Contains(t, n1.do(t, "tunnel", nil), "peers 1000 ")
+	n1.down(t)
+	assert.Equal(t, n1.before, n1.state(t))
 }
 
 // TestP2AKernelWithoutTheFencesModules is told by name, and nothing is up then.
