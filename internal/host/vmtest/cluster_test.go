@@ -111,7 +111,8 @@ func (f *fleet) boot() error {
 
 // join gives a machine its addresses.
 func (n *node) join() error {
-	script := "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; ip link set eth0 up"
+	// No address of the kernel's own making: it would appear a moment later than the state is taken.
+	script := "cd /proc/sys/net/ipv6/conf/eth0; echo 0 >accept_dad; echo 1 >addr_gen_mode; ip link set eth0 up"
 	for i, a := range n.orders.Own.Addresses {
 		script += fmt.Sprintf("; ip addr add %s/%d dev eth0", a, []int{24, 64}[i])
 	}
