@@ -88,6 +88,7 @@ func fill(a *archive, root, release string, c Contents) error {
 	}
 	a.link("/var/run", "/run")
 	a.link("/sbin/modprobe", "/bin/busybox")
+	a.file("/etc/hostname", 0o644, []byte("vm\n"))
 	a.file("/etc/passwd", 0o644, []byte("root:x:0:0::/root:/bin/sh\nalice:x:2001:2001::/tmp:/bin/sh\n"))
 	a.file("/etc/group", 0o644, []byte("root:x:0:\nalice:x:2001:\n"))
 	a.file("/init", 0o755, initScript)
