@@ -515,3 +515,21 @@ func TestAVerifierThatComesBackIsFound(t *testing.T) {
 	}()
 	require.NoError(t, <-answered)
 }
+
+func TestARegistrationOfTheLargestJobIsRead(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	j := enclave.Job{JobKey: enclave.JobKey{Cluster: "c1", Job: 7}, UID: 2001, User: "alice", Account: "onc", Partition: "cpu-sev"}
+	for i := range 16384 {
+		j.Nodes = append(j.Nodes, fmt.Sprintf("a-name-of-forty-letters-in-all-%010d", i))
+	}
+	_, err := s.controller(64030).Register(t.Context(), api.RegisterRequest{Job: j})
+	refusal, ok := enclave.AsRefusal(err)
+	require.True(t, ok)
+	assert.Equal(t, enclave.Code("E123"), refusal.Code, "it was read: its first node is not in the inventory")
+	j.Nodes = append(j.Nodes, "one-too-many")
+	_, err = s.controller(64030).Register(t.Context(), api.RegisterRequest{Job: j})
+	refusal, ok = enclave.AsRefusal(err)
+	require.True(t, ok)
+	assert.Equal(t, enclave.Code("E120"), refusal.Code)
+}
