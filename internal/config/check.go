@@ -123,6 +123,13 @@ func loopback(host string) bool {
 	return host == "localhost" || (err == nil && a.IsLoopback())
 }
 
+func (c Controller) checkMetrics() error {
+	if c.Metrics == "" {
+		return nil
+	}
+	return hostPort("controller.metrics", c.Metrics, false)
+}
+
 func (c Controller) check() error {
 	simulated := first(
 		need(c.AllowSimulated == (c.SimulatedRoots != ""), "controller: allow_simulated and simulated_roots go together"),
@@ -130,7 +137,7 @@ func (c Controller) check() error {
 	)
 	return first(
 		hostPort("controller.listen", c.Listen, false),
-		absolute("controller.socket", c.Socket), absolute("controller.state", c.State),
+		absolute("controller.socket", c.Socket), absolute("controller.state", c.State), c.checkMetrics(),
 		need(c.SlurmUser != "", "controller.slurm_user: can't be empty"),
 		need(c.Storm.Nodes >= 2 && c.Storm.Minutes >= 1, "controller.storm: want nodes >= 2 and minutes >= 1"),
 		need(c.MaxRestarts <= 100, "controller.max_restarts: want at most 100"),

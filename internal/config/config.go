@@ -119,7 +119,8 @@ type Limits struct {
 type Controller struct {
 	Listen         string `yaml:"listen"`
 	Socket         string `yaml:"socket"`
-	State          string `yaml:"state"` // directory of key, ledger, spool and go files
+	Metrics        string `yaml:"metrics"` // host:port for Prometheus, plain HTTP; "" is nowhere
+	State          string `yaml:"state"`   // directory of key, ledger, spool and go files
 	SlurmUser      string `yaml:"slurm_user"`
 	Storm          Storm  `yaml:"storm"`
 	MaxRestarts    uint32 `yaml:"max_restarts"`

@@ -1,7 +1,12 @@
 package enclaved_test
 
 import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -120,4 +125,41 @@ func TestANodeWithoutACertificateIsEnrolledOnceThereIsOne(t *testing.T) {
 	require.NoError(t, err)
 	c.put(certs.Key{Product: x.Product, Chip: x.ChipID, TCB: x.TCB}.Path(), chip.Certificate)
 	c.enrol("n1")
+}
+
+func TestWhatEndsSoonIsAnAlarmAndANumber(t *testing.T) {
+	t.Parallel()
+	c := files(t)
+	now := time.Now()
+	crl, err := c.chips.CRL(now.Add(-time.Hour), now.AddDate(0, 0, 20), false)
+	require.NoError(t, err)
+	c.put("milan-vcek.crl", crl)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := free.Addr().String()
+	require.NoError(t, free.Close())
+	yaml, err := os.ReadFile(c.path("enclave.yaml"))
+	require.NoError(t, err)
+	c.write("enclave.yaml", strings.Replace(string(yaml), "controller:", "controller:\n  metrics: "+address, 1))
+	c.begin()
+	get := func(path string) (int, string) {
+		r, errGet := http.Get("http://" + address + path) //nolint:noctx // asked again until it answers
+		if errGet != nil {
+			return 0, errGet.Error()
+		}
+		b, errRead := io.ReadAll(r.Body)
+		require.NoError(t, errors.Join(errRead, r.Body.Close()))
+		return r.StatusCode, string(b)
+	}
+	numbers := ""
+	require.Eventually(t, func() bool {
+		_, numbers = get("/metrics")
+		return strings.Contains(numbers, `enclave_alarms_total{code="E529"} 1`)
+	}, 20*time.Second, 50*time.Millisecond)
+	assert.Contains(t, numbers, "enclave_certificate_warnings 1")
+	assert.Regexp(t, `enclave_certificate_not_after_seconds\{kind="crl",path="milan-vcek.crl"\} [1-9]`, numbers)
+	require.Len(t, c.alarmed(), 1)
+	assert.Regexp(t, `^1 files of the certificate store need a look, first milan-vcek.crl: it ends on .*, in (19|20) days$`, c.alarmed()[0].Reason)
+	status, _ := get("/")
+	assert.Equal(t, http.StatusNotFound, status)
 }

@@ -75,6 +75,7 @@ type daemon struct {
 	verifier *verifier.Verifier
 	server   *server.Server
 	books    *books
+	metrics  *metrics
 }
 
 func prepare(ctx context.Context, log *logrus.Logger, f files, o Options) (*daemon, error) {
@@ -123,10 +124,14 @@ func prepare(ctx context.Context, log *logrus.Logger, f files, o Options) (*daem
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	d.metrics = newMetrics(d.server.Refused)
 	return d, nil
 }
 
 func (d *daemon) alarm(a ledger.Alarm) {
+	if d.metrics != nil { // of a start that fails, nobody reads them
+		d.metrics.alarms.WithLabelValues(string(a.Code)).Inc()
+	}
 	d.log.WithFields(logrus.Fields{"code": a.Code, "reason": a.Reason}).Error("alarm")
 }
 
@@ -139,12 +144,15 @@ func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
 	if err != nil {
 		return errors.Join(err, public.Close())
 	}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	if err = d.metrics.serve(ctx, d.config.Controller.Metrics); err != nil {
+		return errors.Join(err, public.Close(), local.Close())
+	}
 	d.log.WithFields(logrus.Fields{
 		"address": d.config.Controller.Listen, "key": pin(d.verifier.Public()), "simulated": d.config.Controller.AllowSimulated,
 		"receipt_key": pin(rawKey(d.verifier.ReceiptSigners().Real)),
 	}).Info("ready")
-	ctx, end := context.WithCancel(ctx)
-	defer end()
 	kept := make(chan struct{})
 	go func() { defer close(kept); d.keep(ctx, reload) }()
 	// Open barriers are refused first, so that the calls which wait at them end.
@@ -186,10 +194,15 @@ func (d *daemon) keep(ctx context.Context, reload <-chan os.Signal) {
 	t := time.NewTicker(spoolPause)
 	defer t.Stop()
 	d.learn(ctx)
+	d.lookThrough(ctx, time.Now())
+	ahead := time.NewTicker(lookAhead)
+	defer ahead.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case now := <-ahead.C:
+			d.lookThrough(ctx, now)
 		case <-t.C:
 			if err := d.books.refresh(); err != nil {
 				d.verifier.Raise(ctx, "E528", err.Error())

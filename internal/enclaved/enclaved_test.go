@@ -117,6 +117,14 @@ func (c *controller) run(ctx context.Context) error {
 func start(t *testing.T) *controller {
 	t.Helper()
 	c := files(t)
+	c.begin()
+	return c
+}
+
+// begin runs it until the test's end.
+func (c *controller) begin() {
+	t := c.t
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- c.run(ctx) }()
@@ -130,7 +138,6 @@ func start(t *testing.T) *controller {
 	// The first call waits until enclaved listens.
 	_, err := c.admin(20 * time.Second).PendingEnrols(t.Context())
 	require.NoError(t, err)
-	return c
 }
 
 func (c *controller) admin(patience time.Duration) *client.Client {

@@ -23,6 +23,9 @@ func (c *counters) add(name string) {
 	c.n[name]++
 }
 
+// Refused counts the calls that were turned away, by what was wrong with them.
+func (s *Server) Refused() map[string]uint64 { return s.counters.all() }
+
 func (c *counters) all() map[string]uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
