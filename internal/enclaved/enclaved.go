@@ -34,8 +34,8 @@ import (
 const spoolPause = 5 * time.Second
 
 // collectAt is how much of what is in use may be garbage, in percent, unless GOGC says otherwise. The
-// nodes of a large job hold a connection each: Go's 100 would make a gigabyte of 10,000, and half
-// of it costs a twentieth of the processors' time (docs/performance.md).
+// nodes of a large job hold a connection each: with Go's 100, 10,000 of them took 1,167 MB, with 50
+// 923 (docs/performance.md).
 const collectAt = 50
 
 // Options say how to run.
