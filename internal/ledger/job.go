@@ -152,9 +152,13 @@ func (l *Ledger) Latest(ctx context.Context, cluster string, job uint32) (Entry,
 
 // Entries lists starts, latest first; of one user only when uid is not nil.
 func (l *Ledger) Entries(ctx context.Context, uid *uint32, limit int) ([]Entry, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT "+entryColumns+" FROM jobs WHERE ?1 IS NULL OR uid=?1 ORDER BY registered DESC, job DESC, restart DESC LIMIT ?2", uid, limit)
+	return l.entries(ctx, "list jobs", "WHERE ?1 IS NULL OR uid=?1 ORDER BY registered DESC, job DESC, restart DESC LIMIT ?2", uid, limit)
+}
+
+func (l *Ledger) entries(ctx context.Context, what, where string, args ...any) ([]Entry, error) {
+	rows, err := l.db.QueryContext(ctx, "SELECT "+entryColumns+" FROM jobs "+where, args...) // #nosec G202 -- where is one of our own constants
 	if err != nil {
-		return nil, fmt.Errorf("list jobs: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	out := []Entry{}
 	err = each(rows, func() error {
@@ -163,7 +167,7 @@ func (l *Ledger) Entries(ctx context.Context, uid *uint32, limit int) ([]Entry, 
 		return bad
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list jobs: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return out, nil
 }

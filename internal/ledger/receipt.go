@@ -142,18 +142,5 @@ func (l *Ledger) Unended(ctx context.Context, cluster string, limit int) ([]Entr
 }
 
 func (l *Ledger) unsealed(ctx context.Context, where, cluster string, limit int) ([]Entry, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT "+entryColumns+" FROM jobs WHERE cluster=? AND sealed IS NULL AND "+where+" LIMIT ?", cluster, limit) // #nosec G202 -- where is one of our own constants
-	if err != nil {
-		return nil, fmt.Errorf("list jobs without receipt: %w", err)
-	}
-	out := []Entry{}
-	err = each(rows, func() error {
-		e, bad := scanEntry(rows)
-		out = append(out, e)
-		return bad
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list jobs without receipt: %w", err)
-	}
-	return out, nil
+	return l.entries(ctx, "list jobs without receipt", "WHERE cluster=? AND sealed IS NULL AND "+where+" LIMIT ?", cluster, limit)
 }
