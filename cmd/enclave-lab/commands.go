@@ -13,6 +13,7 @@ func command(status *int) *cobra.Command {
 	root := &cobra.Command{
 		Use: "enclave-lab", Short: "A real Slurm cluster with enclaves on one machine, attestation SIMULATED",
 		SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return lab.CheckName() },
 	}
 	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), scaleCommand(), enclavedCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
 	return root

@@ -21,7 +21,7 @@ type order struct {
 	Start  bool   `json:"start"`
 }
 
-func controlPath() string { return filepath.Join(Directory, "control.sock") }
+func controlPath() string { return filepath.Join(Directory(), "control.sock") }
 
 // Control stops a daemon of the lab, or starts it again as it was started at first, or both in
 // this order. Stopping is SIGKILL: a lab is for seeing what a crash does.

@@ -53,7 +53,7 @@ func sweep(ctx context.Context) error {
 	}
 	// One by one and never recursively: root was once a mount point.
 	for _, name := range []string{"lab.json", "lab.json.new", "lab.log", "control.sock", "root", ""} {
-		if err := os.Remove(filepath.Join(Directory, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(filepath.Join(Directory(), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
@@ -74,7 +74,7 @@ func sweepCgroups(ctx context.Context) error {
 	}
 	var last error
 	err = wait(ctx, "the lab's cgroups to empty", func() (bool, error) {
-		last = machine.RemoveCgroups(filepath.Join(where, cgroupName))
+		last = machine.RemoveCgroups(filepath.Join(where, called()))
 		return last == nil, nil
 	})
 	return errors.Join(err, last)

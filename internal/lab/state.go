@@ -6,14 +6,37 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/host/machine"
 )
 
-// Directory is where a lab keeps what the machine itself must find again.
-const Directory = "/run/enclave-lab"
+// NameVariable is the environment variable that names one of several labs on a machine; unset
+// is the lab without a name.
+const NameVariable = "ENCLAVE_LAB"
 
-const cgroupName = "enclave-lab"
+const mostName = 16
+
+// called is what the machine calls this lab's directory and cgroup.
+func called() string {
+	if name := os.Getenv(NameVariable); name != "" {
+		return "enclave-lab-" + name
+	}
+	return "enclave-lab"
+}
+
+// CheckName refuses a lab's name that is no plain word: it becomes part of paths.
+func CheckName() error {
+	name := os.Getenv(NameVariable)
+	odd := strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789")
+	if odd != "" || len(name) > mostName {
+		return fmt.Errorf("read %s=%q: a lab's name is at most %d small letters and digits", NameVariable, name, mostName)
+	}
+	return nil
+}
+
+// Directory is where a lab keeps what the machine itself must find again.
+func Directory() string { return filepath.Join("/run", called()) }
 
 // DaemonState is what became of one daemon.
 type DaemonState struct {
@@ -42,7 +65,7 @@ type State struct {
 // ErrDown says that no lab is up.
 var ErrDown = errors.New("the lab is down: run enclave-lab up --nodes 3")
 
-func statePath() string { return filepath.Join(Directory, "lab.json") }
+func statePath() string { return filepath.Join(Directory(), "lab.json") }
 
 // Load reads the state of the running lab. ErrDown when there is none, or when the
 // supervisor has died.

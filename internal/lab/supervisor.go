@@ -32,7 +32,7 @@ type supervisor struct {
 func Supervise(ctx context.Context, identity State, programs string, started func(error)) error {
 	s := &supervisor{
 		spec: identity.Spec, programs: programs, identity: identity,
-		root: filepath.Join(Directory, "root"), computers: map[string]*computer{},
+		root: filepath.Join(Directory(), "root"), computers: map[string]*computer{},
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -159,7 +159,7 @@ func (s *supervisor) configure(ctx context.Context, c *computer) error {
 			machine.Bind{From: filepath.Join(s.root, "hierarchy"), To: hierarchyDir})
 	}
 	if s.cgroups == machine.CgroupFreezer {
-		plan.Cgroup = filepath.Join(cgroupName, c.Name)
+		plan.Cgroup = filepath.Join(called(), c.Name)
 	}
 	_, err := c.ask(ctx, request{Configure: &plan})
 	return err

@@ -76,7 +76,7 @@ func check(spec Spec) error {
 }
 
 func launch(ctx context.Context, spec Spec, programs string) error {
-	if err := os.MkdirAll(filepath.Join(Directory, "root"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(Directory(), "root"), 0o755); err != nil {
 		return err
 	}
 	log, err := os.OpenFile(logPath(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -92,7 +92,7 @@ func launch(ctx context.Context, spec Spec, programs string) error {
 	if err != nil {
 		return err
 	}
-	p, err := machine.Clone([]string{"supervise", programs}, []*os.File{theirIdentity, theirAnswer}, log, false)
+	p, err := machine.Clone([]string{"supervise", programs}, named(), []*os.File{theirIdentity, theirAnswer}, log, false)
 	if err != nil {
 		return err
 	}
@@ -145,4 +145,12 @@ func SuperviseFrom(ctx context.Context, identity io.Reader, answer io.WriteClose
 	})
 }
 
-func logPath() string { return filepath.Join(Directory, "lab.log") }
+// named is what the supervisor's environment says of the lab's name.
+func named() []string {
+	if name, ok := os.LookupEnv(NameVariable); ok {
+		return []string{NameVariable + "=" + name}
+	}
+	return nil
+}
+
+func logPath() string { return filepath.Join(Directory(), "lab.log") }

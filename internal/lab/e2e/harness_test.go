@@ -95,14 +95,13 @@ func machineTrace() string {
 		{"ip", "netns"},
 		{"ls", "/run"},
 		{"find", "/sys/fs/cgroup", "-maxdepth", "3", "-name", "enclave*"},
-		{"sh", "-c", "ps -e -o args= | grep -E '^[^ ]*(slurm|munged|mariadbd|enclave)'; true"},
 		{"cat", "/etc/passwd", "/etc/hosts"},
 		{"losetup", "-a"},
 	} {
 		out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
 		fmt.Fprintf(&b, "$ %s\n", strings.Join(argv, " "))
 		for line := range strings.Lines(string(out)) {
-			if !strings.Contains(line, "<defunct>") { // ended, and this machine's first process to wait for
+			if !others(line) {
 				b.WriteString(line)
 			}
 		}
@@ -110,6 +109,7 @@ func machineTrace() string {
 			fmt.Fprintln(&b, err)
 		}
 	}
+	b.WriteString(processTrace())
 	return b.String()
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/lab"
 )
 
 // submitProgram is `enclave-lab submit`.
@@ -39,13 +41,13 @@ func TestP1AnMPIJobRunsInAnEnclave(t *testing.T) {
 }
 
 func TestTheLabIsIdempotent(t *testing.T) {
-	before, err := os.ReadFile("/run/enclave-lab/lab.json")
+	before, err := os.ReadFile(filepath.Join(lab.Directory(), "lab.json"))
 	require.NoError(t, err)
 	c := exec.CommandContext(t.Context(), filepath.Join(programs(), "enclave-lab"), "up", "--nodes", "3")
 	out, err := c.CombinedOutput()
 	require.NoError(t, err, string(out))
 	assert.Contains(t, string(out), "up already")
-	after, err := os.ReadFile("/run/enclave-lab/lab.json")
+	after, err := os.ReadFile(filepath.Join(lab.Directory(), "lab.json"))
 	require.NoError(t, err)
 	assert.Equal(t, string(before), string(after))
 	c = exec.CommandContext(t.Context(), filepath.Join(programs(), "enclave-lab"), "up", "--nodes", "2")
