@@ -16,6 +16,8 @@ import (
 
 	"github.com/slurm-enclave/slurm-enclave/internal/cli"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
+	"github.com/slurm-enclave/slurm-enclave/internal/doctor"
+	"github.com/slurm-enclave/slurm-enclave/internal/doctor/doctortest"
 )
 
 // practice is a controller's folder to be examined.
@@ -24,6 +26,8 @@ type practice struct {
 
 	folder string
 	src    *source
+	marked bool
+	err    error // of reading enclave.yaml
 }
 
 func newPractice(t *testing.T) *practice {
@@ -31,13 +35,25 @@ func newPractice(t *testing.T) *practice {
 	p := &practice{store: newStore(t), folder: t.TempDir(), src: &source{}}
 	p.write("policy.d/default.yaml", goodPolicy)
 	p.write("tenants.yaml", "tenants:\n  - {name: a, accounts: [a], subtree: t/a, policy: default}\n")
-	p.write("inventory.yaml", "nodes:\n  - {name: n1, addresses: [10.0.0.1], tunnel: 10.0.0.1}\n")
+	p.write("inventory.yaml", "nodes:\n  - {name: n1, addresses: [10.0.0.1], tunnel: 10.0.0.1}\n  - {name: n2, addresses: [10.0.0.2], tunnel: 10.0.0.2}\n  - {name: n3, addresses: [10.0.0.3], tunnel: 10.0.0.3}\n")
 	p.host.Settings = func(string) (config.Controller, error) {
 		c := config.Default().Controller
 		c.Certificates, c.Policies, c.Tenants, c.Inventory = p.dir, p.path("policy.d"), p.path("tenants.yaml"), p.path("inventory.yaml")
 		return c, nil
 	}
 	return p
+}
+
+// ground is a site that keeps all rules: how they break is tested in internal/doctor.
+func (p *practice) ground(context.Context, string, string) (doctor.Site, bool, error) {
+	p.t.Helper()
+	f, err := doctortest.Host()
+	require.NoError(p.t, err)
+	site, err := doctortest.Site(f)
+	require.NoError(p.t, err)
+	site.Config.Controller, err = p.host.Settings("")
+	require.NoError(p.t, err)
+	return site, p.marked, p.err
 }
 
 func (p *practice) path(name string) string { return filepath.Join(p.folder, name) }
@@ -60,7 +76,7 @@ func (p *practice) doctor(args ...string) (string, int) {
 	p.t.Helper()
 	var out bytes.Buffer
 	open := func(context.Context, string) (cli.Source, error) { return p.src, nil }
-	root := cli.NewRootCommand(&out, &out, "test", open, cli.NewDoctorCommand(open, p.host))
+	root := cli.NewRootCommand(&out, &out, "test", open, cli.NewDoctorCommand(open, p.host, p.ground))
 	root.SetArgs(append([]string{"doctor"}, args...))
 	err := root.ExecuteContext(p.t.Context())
 	if exit, ok := errors.AsType[*cli.ExitError](err); ok {
@@ -77,10 +93,13 @@ func TestDoctorFindsFaults(t *testing.T) {
 		want  string
 	}{
 		"a configuration that can't be read": {func(p *practice) {
-			p.host.Settings = func(string) (config.Controller, error) { return config.Controller{}, errors.New("line 3: unknown key") }
+			p.err = errors.New("line 3: unknown key")
 		}, "FAIL E002"},
-		"tenants that don't parse":    {func(p *practice) { p.write("tenants.yaml", "tenant: []\n") }, "FAIL E007"},
-		"an inventory that is empty":  {func(p *practice) { p.write("inventory.yaml", "nodes: []\n") }, "FAIL E003"},
+		"tenants that don't parse":   {func(p *practice) { p.write("tenants.yaml", "tenant: []\n") }, "FAIL E007"},
+		"an inventory that is empty": {func(p *practice) { p.write("inventory.yaml", "nodes: []\n") }, "FAIL E003"},
+		"a node that is in no inventory": {func(p *practice) {
+			p.write("inventory.yaml", "nodes:\n  - {name: n1, addresses: [10.0.0.1], tunnel: 10.0.0.1}\n")
+		}, "FAIL E039"},
 		"no inventory":                {func(p *practice) { require.NoError(p.t, os.Remove(p.path("inventory.yaml"))) }, "FAIL E003"},
 		"a policy that is absent":     {func(p *practice) { require.NoError(p.t, os.Remove(p.path("policy.d/default.yaml"))) }, "FAIL E008"},
 		"a policy that can't be used": {func(p *practice) { p.write("policy.d/other.yaml", "name: other\n") }, "FAIL E008"},
@@ -104,6 +123,18 @@ func TestDoctorFindsFaults(t *testing.T) {
 	}
 }
 
+func TestDoctorOnANodeAsksForNothingOfTheController(t *testing.T) {
+	t.Parallel()
+	p := newPractice(t)
+	p.marked = true
+	require.NoError(t, os.RemoveAll(p.folder))
+	p.src.err = errors.New("connection refused")
+	out, code := p.doctor()
+	assert.Zero(t, code, out)
+	assert.Contains(t, out, "plugstack.conf: ")
+	assert.NotContains(t, out, "tenants")
+}
+
 const goodPolicy = `name: default
 reference_values:
   - {name: image 7, measurement: abababababababababababababababababababababababababababababababababababababababababababababababab, covers: [firmware, kernel, rootfs]}
@@ -125,7 +156,7 @@ func TestDoctorWarnsThirtyDaysAhead(t *testing.T) {
 	assert.Zero(t, code, "a warning is no fault")
 	assert.Contains(t, out, "WARN E529  "+filepath.Join(p.dir, "milan-vcek.crl")+": ends on ")
 	out, _ = p.doctor("--json")
-	var found []cli.Symptom
+	var found []doctor.Symptom
 	require.NoError(t, json.Unmarshal([]byte(out), &found))
 	assert.True(t, strings.HasSuffix(found[0].Name, "enclave.yaml"))
 }

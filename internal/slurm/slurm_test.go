@@ -319,6 +319,30 @@ func TestAdminComment(t *testing.T) {
 	})
 }
 
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	c, s := said(answer{out: "Configuration data as of 2026-11-22T10:00:00\nMessageTimeout          = 30 sec\nPrologFlags             = Alloc,Contain\nSchedulerParameters     = a=1,b\nEpilog                  = (null)\n\nSlurmctld(primary) at n0 is UP\n"})
+	got, err := c.Settings(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"messagetimeout": "30 sec", "prologflags": "Alloc,Contain", "schedulerparameters": "a=1,b"}, got)
+	assert.Equal(t, []string{`scontrol ["show" "config"]`}, s.asked)
+	c, _ = said(answer{stderr: "slurm_load_ctl_conf error: Unable to contact slurm controller"})
+	_, err = c.Settings(t.Context())
+	require.ErrorContains(t, err, "Unable to contact")
+}
+
+func TestAdminLevel(t *testing.T) {
+	t.Parallel()
+	c, s := said(answer{out: "Administrator\n"}, answer{})
+	level, err := c.AdminLevel(t.Context(), "enclave")
+	require.NoError(t, err)
+	assert.Equal(t, "Administrator", level)
+	level, err = c.AdminLevel(t.Context(), "nobody")
+	require.NoError(t, err)
+	assert.Empty(t, level, "a user that the database does not know")
+	assert.Equal(t, `sacctmgr ["-n" "-P" "show" "user" "name=enclave" "format=AdminLevel"]`, s.asked[0])
+}
+
 func FuzzOutput(f *testing.F) {
 	f.Add(running)
 	f.Add("k1|idle|none|\n")

@@ -1,0 +1,126 @@
+// Package doctortest makes a site that keeps all ground rules, of the samples in etc/, for tests
+// to break.
+package doctortest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/slurm-enclave/slurm-enclave/etc"
+	"github.com/slurm-enclave/slurm-enclave/internal/config"
+	"github.com/slurm-enclave/slurm-enclave/internal/doctor"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/slurmconf"
+)
+
+// Files are a host's files by path; those in Insecure could have been written by others than root.
+type Files struct {
+	Text     map[string]string
+	Insecure []string
+}
+
+// Read gives a file.
+func (f Files) Read(name string) ([]byte, error) {
+	text, ok := f.Text[name]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return []byte(text), nil
+}
+
+// Glob matches names.
+func (f Files) Glob(pattern string) ([]string, error) {
+	var found []string
+	for name := range f.Text {
+		if ok, err := path.Match(pattern, name); err != nil {
+			return nil, err
+		} else if ok {
+			found = append(found, name)
+		}
+	}
+	slices.Sort(found)
+	return found, nil
+}
+
+// Secure is nil for what root alone could have written.
+func (f Files) Secure(name string) error {
+	if slices.Contains(f.Insecure, name) {
+		return errors.New(name + " can be written by others")
+	}
+	return nil
+}
+
+// String lists the files.
+func (f Files) String() string {
+	var names []string
+	for name := range f.Text {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, "\n")
+}
+
+const slurmConf = `ClusterName=mycluster
+SlurmUser=slurm
+ProctrackType=proctrack/cgroup
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageEnforce=associations
+PlugStackConfig=/etc/slurm/plugstack.conf
+PluginDir=/usr/lib/slurm
+Include slurm.conf.d/enclave.conf
+NodeName=n[1-3],c[1-4] State=UNKNOWN
+PartitionName=cpu Nodes=c[1-4]
+Include slurm.conf.d/partition.conf
+`
+
+const jobSubmit = `local enclave = dofile("/etc/slurm-enclave/enclave.lua")
+function slurm_job_submit(d, p, uid) return enclave.submit(d, p, uid) end
+function slurm_job_modify(d, r, p, uid) return enclave.modify(d, r, p, uid) end
+`
+
+// Host is the files of a controller that was set up by the book.
+func Host() (Files, error) {
+	f := Files{Text: map[string]string{
+		"/etc/slurm/slurm.conf":                     slurmConf,
+		"/etc/slurm/job_submit.lua":                 jobSubmit,
+		"/etc/slurm/plugstack.conf":                 "include /etc/slurm/plugstack.conf.d/*.conf\n",
+		"/usr/lib/slurm/enclave.so":                 "\x7fELF",
+		"/proc/sys/net/ipv4/ip_local_port_range":    "32768\t60999\n",
+		"/usr/libexec/slurm-enclave/enclave-prolog": "\x7fELF",
+	}}
+	for sample, name := range map[string]string{
+		"slurm.conf.d/enclave.conf":     "/etc/slurm/slurm.conf.d/enclave.conf",
+		"slurm.conf.d/partition.conf":   "/etc/slurm/slurm.conf.d/partition.conf",
+		"plugstack.conf.d/enclave.conf": "/etc/slurm/plugstack.conf.d/enclave.conf",
+		"prolog-slurmctld":              "/etc/slurm-enclave/prolog-slurmctld",
+		"epilog-slurmctld":              "/etc/slurm-enclave/epilog-slurmctld",
+	} {
+		b, err := fs.ReadFile(etc.Samples, sample)
+		if err != nil {
+			return Files{}, fmt.Errorf("read sample: %w", err)
+		}
+		f.Text[name] = string(b)
+	}
+	return f, nil
+}
+
+// Site is what the rules see of a host.
+func Site(f Files) (doctor.Site, error) {
+	conf, err := slurmconf.Read(f, "/etc/slurm/slurm.conf")
+	if err != nil {
+		return doctor.Site{}, err
+	}
+	c := config.Default()
+	c.Cluster, c.Partitions, c.Slurm.SrunPorts = "mycluster", []string{"cpu-sev"}, config.PortRange{First: 61001, Last: 61200}
+	s := doctor.Site{Config: c, Files: f, Conf: conf}
+	for i, name := range []string{"n1", "n2", "n3"} {
+		a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})
+		s.Inventory.Nodes = append(s.Inventory.Nodes, enclave.Node{Name: name, Addresses: []netip.Addr{a}, Tunnel: a})
+	}
+	return s, nil
+}

@@ -1,0 +1,64 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/doctor"
+	"github.com/slurm-enclave/slurm-enclave/internal/ladder"
+)
+
+// examined is `enclave doctor --json` on a host, as root, and its exit status.
+func examined(t *testing.T, host string, args ...string) ([]doctor.Symptom, int) {
+	t.Helper()
+	r := on(t, host, "root", append([]string{"enclave", "doctor", "--json"}, args...)...)
+	var found []doctor.Symptom
+	require.NoError(t, json.Unmarshal([]byte(r.out), &found), r.String())
+	return found, r.status
+}
+
+func faults(found []doctor.Symptom) map[string]string {
+	out := map[string]string{}
+	for _, s := range found {
+		if s.Result == ladder.Fail {
+			out[string(s.Code)] = s.Reason + "; " + s.Fix
+		}
+	}
+	return out
+}
+
+func TestTheLabKeepsTheGroundRules(t *testing.T) {
+	for _, host := range []string{"n0", "n1"} {
+		found, status := examined(t, host)
+		assert.Empty(t, faults(found), host)
+		assert.Zero(t, status, host)
+		for _, s := range found {
+			if s.Name == "slurmctld runs with this slurm.conf" {
+				assert.Equal(t, "no difference", s.Reason, host)
+			}
+		}
+	}
+}
+
+func TestDoctorNamesABrokenGroundRuleAndTheLine(t *testing.T) {
+	must(t, "n0", "root", "sh", "-c", "cp -r /etc/slurm /root/conf && sed -i s/PrologFlags=.*/PrologFlags=Serial/ /root/conf/slurm.conf.d/enclave.conf && sed -i s,/etc/slurm/slurm,/root/conf/slurm, /root/conf/slurm.conf")
+	t.Cleanup(func() { must(t, "n0", "root", "rm", "-r", "/root/conf") })
+	found, status := examined(t, "n0", "--slurm-conf", "/root/conf/slurm.conf")
+	assert.Equal(t, 1, status)
+	broken := faults(found)
+	assert.Len(t, broken, 2, "%v", broken)
+	assert.Contains(t, broken["E023"], "/root/conf/slurm.conf.d/enclave.conf line ")
+	assert.Contains(t, broken["E024"], "serial")
+	var drift doctor.Symptom
+	for _, s := range found {
+		if s.Code == "E045" {
+			drift = s
+		}
+	}
+	assert.Contains(t, drift.Reason, "slurmctld runs with Alloc,Contain", "the file is not what slurmctld has read")
+}
