@@ -57,7 +57,7 @@ test: build
 	scripts/test
 
 ## test-vm  machines with Debian's cloud kernel under QEMU: kernel WireGuard, cgroup v2
-test-vm:
+test-vm: build
 	scripts/test-vm
 
 ## lint     golangci-lint, clang-format, shellcheck, gcc -Werror

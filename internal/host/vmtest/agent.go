@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,9 +20,12 @@ type order struct {
 	Env  []string `json:"env,omitempty"`
 	Dir  string   `json:"dir,omitempty"`
 	UID  uint32   `json:"uid,omitempty"`
-	Text string   `json:"text,omitempty"` // for its standard input
-	EOF  bool     `json:"eof,omitempty"`  // close that
-	Kill bool     `json:"kill,omitempty"`
+
+	Cgroup string `json:"cgroup,omitempty"` // to start in, of cgroup v2; made when it is not there
+
+	Text string `json:"text,omitempty"` // for its standard input
+	EOF  bool   `json:"eof,omitempty"`  // close that
+	Kill bool   `json:"kill,omitempty"`
 }
 
 // word is what the agent tells the test.
@@ -103,6 +107,14 @@ func (a *agent) start(o order) (*proc, error) {
 		cmd.Dir = "/tmp"
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: o.UID, Gid: o.UID}}
+	if o.Cgroup != "" {
+		group, err := cgroup(o.Cgroup)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = group.Close() }()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+	}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -142,4 +154,13 @@ func (a *agent) start(o order) (*proc, error) {
 		a.say(end)
 	}()
 	return &proc{cmd: cmd, stdin: stdin}, nil
+}
+
+// cgroup makes a cgroup and opens it.
+func cgroup(name string) (*os.File, error) {
+	dir := filepath.Join("/sys/fs/cgroup", name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	return os.Open(dir)
 }

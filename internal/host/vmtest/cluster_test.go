@@ -33,6 +33,8 @@ type node struct {
 
 	orders orders
 	before string
+	index  int      // of its Ethernet card
+	disks  []string // of a site's node
 }
 
 // fleet is the machines of all tests of this program: booting is what takes long.
@@ -219,7 +221,7 @@ func (n *node) state(t *testing.T) string {
 	t.Helper()
 	// Neighbours come and go by themselves; so do the kernel's own threads and modules.
 	return n.Run(t, "sh", "-c", `ip rule; ip -6 rule; ip -o link show | sed 's/ state .*//'; ip -o addr | sed 's/valid_lft.*//'
-ip route show table all; ip -6 route show table all; nft list ruleset; find /run /tmp /sys/fs/cgroup -type d; find /run /tmp -type f
+ip route show table all; ip -6 route show table all; nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'; find /run /tmp /sys/fs/cgroup -type d; find /run /tmp -type f
 for p in /proc/[0-9]*; do [ -e $p/exe ] && readlink $p/exe; done | grep -v busybox | grep -v /agent | sort; true`)
 }
 

@@ -21,9 +21,12 @@ var initScript []byte
 // modules are what a machine may ask for, beside all of nftables and of connection tracking;
 // what they need comes with them. One that is built into the kernel is no module.
 var modules = []string{
-	"virtio_pci", "virtio_console", "virtio_net", "virtio_rng", "wireguard", "tun", "veth", "bridge", "dummy",
+	"virtio_pci", "virtio_console", "virtio_net", "virtio_rng", "virtio_blk", "wireguard", "tun", "veth", "bridge", "dummy",
 	"sctp", "loop", "overlay", "fuse", "configfs",
 }
+
+// daemons are the users of a machine below the users' ids.
+var daemons = map[string]uint32{"munge": 901, "slurm": 902, "enclave": 903}
 
 func wanted(name string) bool {
 	return strings.HasPrefix(name, "nft_") || strings.HasPrefix(name, "nf_") || strings.HasPrefix(name, "nfnetlink") ||
@@ -83,14 +86,19 @@ func Top() (string, error) {
 }
 
 func fill(a *archive, root, release string, c Contents) error {
-	for _, d := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/sbin", "/etc", "/mnt", "/srv", "/usr/sbin", "/var"} {
+	for _, d := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/sbin", "/etc", "/mnt", "/srv", "/usr/sbin", "/var", "/var/log", "/var/lib", "/home"} {
 		a.directory(d)
 	}
 	a.link("/var/run", "/run")
 	a.link("/sbin/modprobe", "/bin/busybox")
 	a.file("/etc/hostname", 0o644, []byte("vm\n"))
-	a.file("/etc/passwd", 0o644, []byte("root:x:0:0::/root:/bin/sh\nalice:x:2001:2001::/tmp:/bin/sh\n"))
-	a.file("/etc/group", 0o644, []byte("root:x:0:\nalice:x:2001:\n"))
+	passwd, group := "root:x:0:0::/root:/bin/sh\nalice:x:2001:2001::/home/alice:/bin/sh\n", "root:x:0:\nalice:x:2001:\n"
+	for _, name := range slices.Sorted(maps.Keys(daemons)) {
+		passwd += fmt.Sprintf("%s:x:%d:%[2]d::/nonexistent:/bin/false\n", name, daemons[name])
+		group += fmt.Sprintf("%s:x:%d:\n", name, daemons[name])
+	}
+	a.file("/etc/passwd", 0o644, []byte(passwd))
+	a.file("/etc/group", 0o644, []byte(group))
 	a.file("/init", 0o755, initScript)
 	all := maps.Clone(c)
 	for _, name := range []string{"busybox", "ip", "nft"} {

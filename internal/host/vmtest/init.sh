@@ -4,6 +4,7 @@
 # and hands over to the agent. What WireGuard and nftables need is loaded by the kernel's own asking.
 /bin/busybox --install -s /bin
 export PATH=/sbin:/bin
+chmod 755 / # of a tmpfs that anybody may write to
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -15,7 +16,7 @@ mount -t devpts -o ptmxmode=0666 pts /dev/pts
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=1777 tmp /tmp
-modprobe -a virtio_pci virtio_console virtio_net virtio_rng
+modprobe -a virtio_pci virtio_console virtio_net virtio_rng virtio_blk
 /sbin/ip link set lo up
 # The kernel gives what it does not know to us as variables (bootparam(7)).
 echo "${machine:-vm}" >/proc/sys/kernel/hostname

@@ -30,7 +30,8 @@ type Options struct {
 	Processors int    // 0 is 1
 	Memory     int    // MiB, 0 is 384
 	Wires      []*Hub
-	Index      byte // last byte of its Ethernet addresses, of its own among the machines of a hub
+	Disks      []string // files, raw, of its own: /dev/vda and so on. They outlive the machine
+	Index      byte     // last byte of its Ethernet addresses, of its own among the machines of a hub
 }
 
 // Machine is a running one. It ends with Stop, and with the test's process however that ends.
@@ -69,7 +70,7 @@ func (m *Machine) Await() error {
 	if !m.procs[0].Says("up", bootTime) {
 		return fmt.Errorf("machine %s does not come up: %s\nits console:\n%s", m.Name, m.procs[0].Output(), m.Console())
 	}
-	return nil
+	return m.clock()
 }
 
 func (m *Machine) start(img Image, o Options) error {
@@ -138,7 +139,7 @@ func arguments(img Image, o Options, console string) []string {
 		"-accel", Accelerator(), "-cpu", "max", "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot",
 		"-smp", strconv.Itoa(max(1, o.Processors)), "-m", strconv.Itoa(max(defaultMemory, o.Memory)),
 		"-kernel", img.kernel, "-initrd", img.initrd,
-		"-append", "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off tsc=reliable machine=" + o.Name,
+		"-append", "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off machine=" + o.Name,
 		"-chardev", "file,id=console,path=" + console, "-serial", "chardev:console",
 		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
 		"-chardev", "socket,id=agent,fd=3", "-device", "virtserialport,chardev=agent,name=agent",
@@ -146,6 +147,9 @@ func arguments(img Image, o Options, console string) []string {
 	for i := range o.Wires {
 		a = append(a, "-netdev", fmt.Sprintf("stream,id=w%d,server=off,addr.type=fd,addr.str=%d", i, 4+i),
 			"-device", fmt.Sprintf("virtio-net-pci,netdev=w%d,mac=%s,romfile=", i, Ethernet(i, o.Index)))
+	}
+	for i, d := range o.Disks {
+		a = append(a, "-drive", fmt.Sprintf("file=%s,if=none,format=raw,id=d%d", d, i), "-device", fmt.Sprintf("virtio-blk-pci,drive=d%d", i))
 	}
 	return a
 }

@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	machines.stop()
+	installation.stop()
 	os.Exit(code)
 }
 

@@ -10,12 +10,14 @@ import (
 
 // Command is a program to run in a machine.
 type Command struct {
-	Argv  []string
-	Env   []string
-	Dir   string // "" is /tmp
-	UID   uint32
-	Input string // for its standard input, which is closed after it unless Open
-	Open  bool
+	Argv []string
+	Env  []string
+	Dir  string // "" is /tmp
+	UID  uint32
+
+	Cgroup string // below cgroup v2's root, "" is the root
+	Input  string // for its standard input, which is closed after it unless Open
+	Open   bool
 }
 
 // Process is a program in a machine.
@@ -43,7 +45,7 @@ func (m *Machine) Start(c Command) *Process {
 	p := newProcess(m, m.next)
 	m.procs[p.id] = p
 	m.mu.Unlock()
-	m.order(order{ID: p.id, Argv: c.Argv, Env: c.Env, Dir: c.Dir, UID: c.UID, Text: c.Input, EOF: !c.Open})
+	m.order(order{ID: p.id, Argv: c.Argv, Env: c.Env, Dir: c.Dir, UID: c.UID, Cgroup: c.Cgroup, Text: c.Input, EOF: !c.Open})
 	return p
 }
 
