@@ -30,6 +30,7 @@ func upCommand() *cobra.Command {
 	}}
 	c.Flags().IntVar(&spec.Nodes, "nodes", 3, "hosts in partition cpu-sev")
 	c.Flags().IntVar(&spec.Plain, "plain", 1, "hosts in partition cpu")
+	c.Flags().StringVar(&spec.Suite, "suite", "", "Debian suite whose Slurm the hosts run, made on first use; empty is this machine's own")
 	return c
 }
 

@@ -187,8 +187,11 @@ func (a *agent) run(id int, p machine.Program) error {
 	return err
 }
 
+// logOf is where a daemon's output goes on its host.
+func logOf(name string) string { return filepath.Join("/var/log/enclave-lab", name+".log") }
+
 func openLog(name string) (*os.File, error) {
-	path := filepath.Join("/var/log/enclave-lab", name+".log")
+	path := logOf(name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}

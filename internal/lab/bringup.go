@@ -89,9 +89,11 @@ func (s *supervisor) startDatabase(ctx context.Context, n0 *computer) error {
 	if err = n0.until(ctx, machine.Program{Argv: append(client, "--execute=SELECT 1")}, always); err != nil {
 		return err
 	}
+	// slurmdbd would make the database itself, but connects twice with one handle then, which MariaDB's
+	// client library of 11.8.9 does not survive [tried].
 	_, err = n0.run(ctx, machine.Program{
 		Argv:  client,
-		Input: "CREATE USER 'slurm'@'localhost' IDENTIFIED BY 'lab'; GRANT ALL ON slurm_acct_db.* TO 'slurm'@'localhost';\n",
+		Input: "CREATE DATABASE slurm_acct_db; CREATE USER 'slurm'@'localhost' IDENTIFIED BY 'lab'; GRANT ALL ON slurm_acct_db.* TO 'slurm'@'localhost';\n",
 	})
 	return err
 }
@@ -151,7 +153,7 @@ func (s *supervisor) install() error {
 		return err
 	}
 	for name, to := range products() {
-		b, err := os.ReadFile(filepath.Join(s.programs, name))
+		b, err := os.ReadFile(from(s.spec, s.programs, name))
 		if err != nil {
 			return fmt.Errorf("install %s: %w (make build)", name, err)
 		}

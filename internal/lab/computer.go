@@ -147,8 +147,9 @@ func (c *computer) until(ctx context.Context, p machine.Program, good func(strin
 		if err == nil && good(out) {
 			return nil
 		}
-		if end := c.ended(); end != "" {
-			return fmt.Errorf("%s: %s; its log: enclave-lab exec %s -- cat /var/log/enclave-lab/*.log", c.Name, end, c.Name)
+		if name, end := c.ended(); name != "" {
+			said, _ := c.run(ctx, machine.Program{Argv: []string{"tail", "-n", "10", logOf(name)}}) // a lab that does not come up takes its logs along
+			return fmt.Errorf("%s: %s %s: %s", c.Name, name, end, said)
 		}
 		select {
 		case <-tick.C:
@@ -158,15 +159,16 @@ func (c *computer) until(ctx context.Context, p machine.Program, good func(strin
 	}
 }
 
-func (c *computer) ended() string {
+// ended names a daemon that has ended, "" when all run, and says how.
+func (c *computer) ended() (name, end string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, d := range c.daemons {
 		if d.End != "" {
-			return d.Name + " " + d.End
+			return d.Name, d.End
 		}
 	}
-	return ""
+	return "", ""
 }
 
 func (c *computer) state() HostState {

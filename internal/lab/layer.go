@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,7 +25,7 @@ const (
 )
 
 // layerFiles are the files that make this machine's root into a lab host's.
-func layerFiles(s Spec, cgroups bool, passwd, group string) ([]file, error) {
+func layerFiles(s Spec, b base, cgroups bool, passwd, group string) ([]file, error) {
 	partition, err := partitionConf(s)
 	if err != nil {
 		return nil, err
@@ -39,7 +38,7 @@ func layerFiles(s Spec, cgroups bool, passwd, group string) ([]file, error) {
 		{path: "etc/hosts", text: hostsFile(s), mode: 0o644},
 		{path: "etc/resolv.conf", text: "", mode: 0o644},
 		{path: "etc/munge/munge.key", text: string(key), mode: 0o400, owner: "munge"},
-		{path: "etc/slurm/slurm.conf", text: slurmConf(s, cgroups), mode: 0o644},
+		{path: "etc/slurm/slurm.conf", text: slurmConf(s, b, cgroups), mode: 0o644},
 		{path: "etc/slurm/cgroup.conf", text: cgroupConf(), mode: 0o644},
 		{path: "etc/slurm/slurmdbd.conf", text: slurmdbdConf(), mode: 0o600, owner: "slurm"},
 		{path: "etc/slurm/slurm.conf.d/partition.conf", text: partition, mode: 0o644},
@@ -98,8 +97,8 @@ func hasEntry(table, name string) bool {
 	return false
 }
 
-// writeLayer writes the files below root.
-func writeLayer(root string, files []file) error {
+// writeLayer writes the files below root; passwd knows their owners.
+func writeLayer(root string, files []file, passwd string) error {
 	for _, f := range files {
 		path := filepath.Join(root, f.path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -114,7 +113,7 @@ func writeLayer(root string, files []file) error {
 		if f.owner == "" {
 			continue
 		}
-		if err := give(path, f.owner); err != nil {
+		if err := give(path, f.owner, passwd); err != nil {
 			return err
 		}
 	}
@@ -122,15 +121,18 @@ func writeLayer(root string, files []file) error {
 }
 
 // give makes the user the owner of path.
-func give(path, name string) error {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return fmt.Errorf("look up user: %w", err)
+func give(path, name, passwd string) error {
+	for line := range strings.SplitSeq(passwd, "\n") {
+		fields := strings.Split(line, ":")
+		if fields[0] != name || len(fields) < 4 {
+			continue
+		}
+		uid, errUID := strconv.Atoi(fields[2])
+		gid, errGID := strconv.Atoi(fields[3])
+		if err := errors.Join(errUID, errGID); err != nil {
+			return fmt.Errorf("look up user %s: %w", name, err)
+		}
+		return os.Chown(path, uid, gid)
 	}
-	uid, errUID := strconv.Atoi(u.Uid)
-	gid, errGID := strconv.Atoi(u.Gid)
-	if err := errors.Join(errUID, errGID); err != nil {
-		return fmt.Errorf("look up user %s: %w", name, err)
-	}
-	return os.Chown(path, uid, gid)
+	return fmt.Errorf("look up user %s: the hosts' passwd has none", name)
 }

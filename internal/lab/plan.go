@@ -3,6 +3,8 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/lab/suite"
 )
 
 // Role is what a host of the lab is for.
@@ -25,8 +27,9 @@ type Host struct {
 
 // Spec is what the caller of Up asks for.
 type Spec struct {
-	Nodes int `json:"nodes"` // hosts of the enclave partition, n1..nN
-	Plain int `json:"plain"` // hosts of partition cpu, c1..cN
+	Nodes int    `json:"nodes"`           // hosts of the enclave partition, n1..nN
+	Plain int    `json:"plain"`           // hosts of partition cpu, c1..cN
+	Suite string `json:"suite,omitempty"` // Debian's, for another Slurm than this machine's; "" is this machine's own root
 }
 
 // User is a user of the lab: there is no such user on the machine itself.
@@ -57,6 +60,9 @@ func (s Spec) Check() error {
 		if n < 1 || n > MaxNodes {
 			return fmt.Errorf("plan lab: %d nodes asked for, 1 to %d can be had", n, MaxNodes)
 		}
+	}
+	if s.Suite != "" {
+		return suite.Check(s.Suite)
 	}
 	return nil
 }

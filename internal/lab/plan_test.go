@@ -1,6 +1,9 @@
 package lab
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -24,11 +27,15 @@ func TestPlan(t *testing.T) {
 		require.NoError(t, Spec{Nodes: 1, Plain: 1}.Check())
 		require.Error(t, Spec{Nodes: 1}.Check())
 	})
+	t.Run("a suite that is none is refused", func(t *testing.T) {
+		require.NoError(t, Spec{Nodes: 1, Plain: 1, Suite: "trixie"}.Check())
+		require.ErrorContains(t, Spec{Nodes: 1, Plain: 1, Suite: "../x"}.Check(), "find suite")
+	})
 }
 
 func TestSlurmConf(t *testing.T) {
 	t.Run("enclave nodes are in the enclave partition only", func(t *testing.T) {
-		conf := slurmConf(Spec{Nodes: 3, Plain: 1}, true)
+		conf := slurmConf(Spec{Nodes: 3, Plain: 1}, base{}, true)
 		assert.Contains(t, conf, "PartitionName=cpu Nodes=c1 ")
 		assert.NotContains(t, conf, "cpu-sev")
 		partition, err := partitionConf(Spec{Nodes: 5})
@@ -39,9 +46,31 @@ func TestSlurmConf(t *testing.T) {
 		assert.Equal(t, "n1", hostlist("n", 1))
 	})
 	t.Run("the samples of etc are included, not repeated", func(t *testing.T) {
-		conf := slurmConf(Spec{Nodes: 1, Plain: 1}, true)
+		conf := slurmConf(Spec{Nodes: 1, Plain: 1}, base{}, true)
 		assert.Contains(t, conf, "Include /etc/slurm/slurm.conf.d/enclave.conf")
 		assert.NotContains(t, conf, "PrologFlags")
+	})
+}
+
+func TestBase(t *testing.T) {
+	t.Run("the release is read from what slurmctld says", func(t *testing.T) {
+		for said, want := range map[string]string{"slurm-wlm 22.05.8\n": "22.05", "slurm 24.11.5": "24.11", "slurm-wlm 26.05.5\n": "26.05"} {
+			got, err := releaseOf(said)
+			require.NoError(t, err)
+			assert.Equal(t, want, got)
+		}
+		_, err := releaseOf("chroot: failed to run command")
+		require.ErrorContains(t, err, "find the release of Slurm")
+	})
+	t.Run("shared objects come from the suite's own build, programs from one for all", func(t *testing.T) {
+		s := Spec{Suite: "trixie"}
+		assert.Equal(t, "/p/trixie/enclave.so", from(s, "/p", "enclave.so"))
+		assert.Equal(t, "/p/enclaved", from(s, "/p", "enclaved"))
+		assert.Equal(t, "/p/enclave.so", from(Spec{}, "/p", "enclave.so"))
+	})
+	t.Run("where Slurm has no PMIx, steps start by PMI-2", func(t *testing.T) {
+		assert.Contains(t, slurmConf(Spec{Nodes: 1, Plain: 1}, base{pmix: true}, true), "MpiDefault=pmix\n")
+		assert.Contains(t, slurmConf(Spec{Nodes: 1, Plain: 1}, base{}, true), "MpiDefault=pmi2\n")
 	})
 }
 
@@ -52,8 +81,14 @@ func TestLayer(t *testing.T) {
 		assert.Equal(t, 1, strings.Count(passwd, "alice:"))
 		assert.Contains(t, passwd, "\nbob:x:2002:2002:bob:/home/bob:/bin/bash\n")
 	})
+	t.Run("an owner is looked up in the hosts' own table", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "x")
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+		require.NoError(t, give(path, "me", fmt.Sprintf("root:x:0:0\nme:x:%d:%d:::\n", os.Getuid(), os.Getgid())))
+		require.ErrorContains(t, give(path, "munge", "root:x:0:0\n"), "the hosts' passwd has none")
+	})
 	t.Run("secrets are their owner's", func(t *testing.T) {
-		files, err := layerFiles(Spec{Nodes: 1}, true, "", "")
+		files, err := layerFiles(Spec{Nodes: 1}, base{}, true, "", "")
 		require.NoError(t, err)
 		for _, f := range files {
 			if f.path == "etc/munge/munge.key" {

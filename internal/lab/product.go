@@ -55,7 +55,7 @@ func (s *supervisor) product() error {
 	if err != nil {
 		return err
 	}
-	return writeLayer(filepath.Join(s.root, "layer"), files)
+	return writeLayer(filepath.Join(s.root, "layer"), files, "")
 }
 
 // startVerifier makes the verifier's key, tells all hosts its pin, and starts enclaved.

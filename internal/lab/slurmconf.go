@@ -9,10 +9,14 @@ import (
 )
 
 // slurmConf is the lab's slurm.conf: what any site has, and the samples of etc/ included.
-func slurmConf(s Spec, cgroups bool) string {
+func slurmConf(s Spec, b base, cgroups bool) string {
 	track := "proctrack/linuxproc"
 	if cgroups {
 		track = "proctrack/cgroup"
+	}
+	mpi := "pmix"
+	if !b.pmix {
+		mpi = "pmi2"
 	}
 	lines := []string{
 		"ClusterName=lab",
@@ -29,7 +33,7 @@ func slurmConf(s Spec, cgroups bool) string {
 		"SlurmdPort=6818",
 		"ProctrackType=" + track,
 		"TaskPlugin=task/none",
-		"MpiDefault=pmix",
+		"MpiDefault=" + mpi,
 		"SelectType=select/cons_tres",
 		"SlurmdParameters=config_overrides",
 		"SlurmctldDebug=verbose",

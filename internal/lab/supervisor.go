@@ -19,6 +19,7 @@ type supervisor struct {
 	spec     Spec
 	programs string // the folder that holds this project's programs
 	root     string // a tmpfs that only the lab's mount namespace has
+	base     base
 	cgroups  machine.Cgroups
 	identity State // who the supervisor is on the machine, as its starter knows it
 
@@ -96,16 +97,10 @@ func (s *supervisor) ground(ctx context.Context) error {
 	if err = machine.MountProc("/proc"); err != nil {
 		return err
 	}
-	passwd, errPasswd := os.ReadFile("/etc/passwd")
-	group, errGroup := os.ReadFile("/etc/group")
-	if err = errors.Join(errPasswd, errGroup); err != nil {
+	if s.base, err = inspect(ctx, basePath(s.spec)); err != nil {
 		return err
 	}
-	files, err := layerFiles(s.spec, s.cgroups != machine.CgroupNone, string(passwd), string(group))
-	if err != nil {
-		return err
-	}
-	if err = writeLayer(filepath.Join(s.root, "layer"), files); err != nil {
+	if err = s.files(); err != nil {
 		return err
 	}
 	if err = s.product(); err != nil {
@@ -124,6 +119,20 @@ func (s *supervisor) ground(ctx context.Context) error {
 		return err
 	}
 	return machine.Bridge(bridge)
+}
+
+// files writes the layer of all hosts.
+func (s *supervisor) files() error {
+	passwd, errPasswd := os.ReadFile(filepath.Join(s.base.path, "etc/passwd"))
+	group, errGroup := os.ReadFile(filepath.Join(s.base.path, "etc/group"))
+	if err := errors.Join(errPasswd, errGroup); err != nil {
+		return err
+	}
+	files, err := layerFiles(s.spec, s.base, s.cgroups != machine.CgroupNone, string(passwd), string(group))
+	if err != nil {
+		return err
+	}
+	return writeLayer(filepath.Join(s.root, "layer"), files, string(passwd))
 }
 
 func (s *supervisor) homes() error {
@@ -146,7 +155,7 @@ func (s *supervisor) configure(ctx context.Context, c *computer) error {
 	plan := hostPlan{
 		Name: c.Name, Address: c.Address,
 		Root: machine.Root{
-			Lower:  []string{filepath.Join(s.root, "layer"), "/"},
+			Lower:  []string{filepath.Join(s.root, "layer"), s.base.path},
 			Upper:  filepath.Join(s.root, c.Name, "upper"),
 			Work:   filepath.Join(s.root, c.Name, "work"),
 			Target: filepath.Join(s.root, c.Name, "root"),

@@ -15,8 +15,12 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/machine"
 )
 
-// requirements are the programs the lab runs and the Debian packages that hold them.
-func requirements() map[string]string {
+// requirements are the programs of this machine that the lab runs, and the Debian packages that
+// hold them. A suite brings its own Slurm.
+func requirements(s Spec) map[string]string {
+	if s.Suite != "" {
+		return map[string]string{"nsenter": "util-linux", "chroot": "coreutils", "mkfs.ext4": "e2fsprogs", "fusermount3": "fuse3"}
+	}
 	return map[string]string{
 		"slurmctld": "slurmctld", "slurmd": "slurmd", "slurmdbd": "slurmdbd", "sbatch": "slurm-client",
 		"munged": "munge", "mariadbd": "mariadb-server", "mariadb": "mariadb-client", "nft": "nftables",
@@ -44,6 +48,9 @@ func Up(ctx context.Context, spec Spec, programs string, progress io.Writer) err
 	if err = sweep(ctx); err != nil {
 		return err
 	}
+	if err = prepare(ctx, spec, programs, progress); err != nil {
+		return fmt.Errorf("bring lab up: %w", err)
+	}
 	started := time.Now()
 	if err = launch(ctx, spec, programs); err != nil {
 		return errors.Join(err, Down(context.WithoutCancel(ctx)))
@@ -61,7 +68,7 @@ func check(spec Spec) error {
 		return errors.New("bring lab up: must be root, since it makes namespaces and mounts of its own")
 	}
 	var programs []string
-	for p := range requirements() {
+	for p := range requirements(spec) {
 		programs = append(programs, p)
 	}
 	missing := machine.Missing(programs)
@@ -70,7 +77,7 @@ func check(spec Spec) error {
 	}
 	var what []string
 	for _, p := range missing {
-		what = append(what, fmt.Sprintf("%s (package %s)", p, requirements()[p]))
+		what = append(what, fmt.Sprintf("%s (package %s)", p, requirements(spec)[p]))
 	}
 	return fmt.Errorf("bring lab up: missing %s; make deps installs them", strings.Join(what, ", "))
 }

@@ -82,20 +82,33 @@ func jobOf(f []string) (Job, error) {
 	}
 	j := Job{
 		ID: u32(0), State: f[1], Restarts: u32(2), Requeue: flag(3), Batch: flag(4), UID: u32(5),
-		Partition: f[7], Account: null(f[8]), Nodes: null(f[9]), ExitCode: u32(10),
+		Partition: f[7], Account: null(f[8]), Nodes: null(f[9]),
 	}
 	if f[1] == "" || strings.Trim(f[1], "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != "" {
 		errs = append(errs, fmt.Errorf("column State: %q is no state", f[1]))
 	}
-	limit, err := parseLimit(f[6])
-	if err != nil {
-		errs = append(errs, err)
-	}
-	j.TimeLimit = limit
+	var errLimit, errExit error
+	j.TimeLimit, errLimit = parseLimit(f[6])
+	j.ExitCode, errExit = parseExit(f[10])
+	errs = append(errs, errLimit, errExit)
 	if job.CheckNodeName(f[11]) == nil {
 		j.AllocNode = f[11]
 	}
 	return j, errors.Join(errs...)
+}
+
+// parseExit reads a wait status as 22.05 prints it, one number, or as later releases do, "exit:signal".
+func parseExit(s string) (uint32, error) {
+	code, signal, pair := strings.Cut(s, ":")
+	if !pair {
+		code, signal = "0", s
+	}
+	hi, errCode := strconv.ParseUint(code, 10, 8)
+	lo, errSignal := strconv.ParseUint(signal, 10, 32)
+	if errors.Join(errCode, errSignal) != nil || pair && lo > 0xff {
+		return 0, fmt.Errorf("column exit_code: %q is no wait status", s)
+	}
+	return uint32(hi)<<8 | uint32(lo), nil
 }
 
 // parseLimit reads "[days-][[hours:]minutes:]seconds" as squeue prints it.

@@ -64,6 +64,20 @@ func TestJob(t *testing.T) {
 		assert.Equal(t, []string{`squeue ["-h" "-a" "-t" "all" "-j" "4" "-O" "JobID:|,State:|,Restartcnt:|,Requeue:|,BatchFlag:|,` +
 			`UserID:|,TimeLimit:|,Partition:|,Account:|,NodeList:|,exit_code:|,AllocNodes:|"]`}, s.asked)
 	})
+	t.Run("a wait status is read as each release prints it", func(t *testing.T) {
+		t.Parallel()
+		for printed, want := range map[string]uint32{"0": 0, "15": 15, "256": 256, "0:0": 0, "0:15": 15, "1:0": 256, "130:0": 130 << 8} {
+			c, _ := said(answer{out: strings.Replace(running, "|0|n0|", "|"+printed+"|n0|", 1)})
+			j, err := c.Job(t.Context(), 4)
+			require.NoError(t, err, printed)
+			assert.Equal(t, want, j.ExitCode, printed)
+		}
+		for _, bad := range []string{"", ":", "1:", ":1", "256:0", "0:256", "0:0:0", "-1", "4294967296"} {
+			c, _ := said(answer{out: strings.Replace(running, "|0|n0|", "|"+bad+"|n0|", 1)})
+			_, err := c.Job(t.Context(), 4)
+			require.ErrorContains(t, err, "column exit_code", bad)
+		}
+	})
 	t.Run("no column can be written by a user", func(t *testing.T) {
 		t.Parallel()
 		c, s := said(answer{out: running})
