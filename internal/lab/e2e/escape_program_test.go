@@ -1,0 +1,91 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// escapeIn in the environment makes the test program one that makes an attempt for which there
+// is no command.
+const escapeIn = "E2E_ESCAPE"
+
+// escapeProgram is where it lies on a node.
+const escapeProgram = "/usr/local/bin/escape"
+
+func escapeMain(what string, args []string) int {
+	programs := map[string]func([]string) error{
+		"handle": printHandle, "open": openHandle, "trace": trace,
+	}
+	f, ok := programs[what]
+	if !ok {
+		fmt.Println("no such attempt:", what)
+		return 2
+	}
+	if err := f(args); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// printHandle prints the handle of a file, as root can.
+func printHandle(args []string) error {
+	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, args[0], 0)
+	if err != nil {
+		return fmt.Errorf("name_to_handle_at: %w", err)
+	}
+	fmt.Printf("%d:%s", h.Type(), hex.EncodeToString(h.Bytes()))
+	return nil
+}
+
+// openHandle opens a file by its handle, through any directory of its file system, and prints it.
+func openHandle(args []string) error {
+	kind, text, _ := strings.Cut(args[1], ":")
+	n, err := strconv.ParseInt(kind, 10, 32)
+	if err != nil {
+		return err
+	}
+	b, err := hex.DecodeString(text)
+	if err != nil {
+		return err
+	}
+	dir, err := unix.Open(args[0], unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", args[0], err)
+	}
+	fd, err := unix.OpenByHandleAt(dir, unix.NewFileHandle(int32(n), b), unix.O_RDONLY)
+	if err != nil {
+		return fmt.Errorf("open_by_handle_at: %w", err)
+	}
+	buf := make([]byte, 4096)
+	got, err := unix.Read(fd, buf)
+	if err != nil {
+		return err
+	}
+	fmt.Println(string(buf[:got]))
+	return nil
+}
+
+// trace attaches to each process of root's that it is told.
+func trace(pids []string) error {
+	var errs []error
+	for _, text := range pids {
+		pid, err := strconv.Atoi(text)
+		if err != nil {
+			return err
+		}
+		if err := unix.PtraceSeize(pid); err != nil {
+			errs = append(errs, fmt.Errorf("ptrace %d: %w", pid, err))
+			continue
+		}
+		fmt.Println(loot, "traces", pid) // the end of this process detaches it
+	}
+	return errors.Join(errs...)
+}
