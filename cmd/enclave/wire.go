@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -69,6 +71,23 @@ func node() cli.Machine {
 			}
 			return client.New(client.Options{Address: cfg.Verifier.Address, Pin: pin, Patience: patience}), pin, nil
 		},
+		Prover: func(path string) (cli.Prover, enclave.Digest, enclave.PublicKey, error) {
+			cfg, pin, err := load(path)
+			if err != nil {
+				return nil, enclave.Digest{}, enclave.PublicKey{}, err
+			}
+			cert, err := client.LoadNode(state)
+			if err != nil {
+				return nil, enclave.Digest{}, enclave.PublicKey{}, fmt.Errorf("this node is not enrolled: %w", err)
+			}
+			key, ok := cert.PrivateKey.(ed25519.PrivateKey)
+			if !ok {
+				return nil, enclave.Digest{}, enclave.PublicKey{}, errors.New("the node's key is not of Ed25519")
+			}
+			pub := enclave.PublicKey(key.Public().(ed25519.PublicKey)) //nolint:forcetypeassert // the public half of an Ed25519 key is one
+			return client.New(client.Options{Address: cfg.Verifier.Address, Pin: pin, Patience: patience, Certificate: cert}), pin, pub, nil
+		},
+		Sound: door.Sound,
 		Registrar: func(path string) (cli.Registrar, error) {
 			cfg, _, err := load(path)
 			if err != nil {

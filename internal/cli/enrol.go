@@ -24,6 +24,12 @@ type Enroller interface {
 	EnrolStatus(ctx context.Context, r api.EnrolStatusRequest) (api.EnrolStatus, error)
 }
 
+// Prover is what an enrolled node asks the verifier outside of a job.
+type Prover interface {
+	EnrolNonce(ctx context.Context, node string) (api.EnrolNonceAnswer, error)
+	Prove(ctx context.Context, r api.ProveRequest) (api.ProveAnswer, error)
+}
+
 // Registrar is what an admin asks the verifier on the controller.
 type Registrar interface {
 	PendingEnrols(ctx context.Context) ([]api.PendingEnrol, error)
@@ -38,6 +44,8 @@ type Machine struct {
 	Name      func() (string, error) // NodeName
 	Attest    func(ctx context.Context, reportData [64]byte) (enclave.Evidence, error)
 	Enroller  func(config string) (e Enroller, verifier enclave.Digest, err error)
+	Prover    func(config string) (p Prover, verifier enclave.Digest, key enclave.PublicKey, err error)
+	Sound     func(ctx context.Context, config string) []enclave.Check // this node's ground, outside of a job
 	Registrar func(config string) (Registrar, error)
 	Store     func(c tls.Certificate) error // the node's key and certificate, for good
 	In        io.Reader                     // the admin's yes
@@ -48,11 +56,11 @@ const pollEnrolment = time.Second
 
 // NewNodeCommand is `enclave node`.
 func NewNodeCommand(m Machine) *cobra.Command {
-	c := nodeCommand("node", "Enrol, revoke and return enclave nodes", cobra.NoArgs)
+	c := nodeCommand("node", "Enrol, prove, revoke and return enclave nodes", cobra.NoArgs)
 	c.RunE = func(*cobra.Command, []string) error {
-		return &ExitError{ExitUsage, errors.New("want enrol, revoke or return")}
+		return &ExitError{ExitUsage, errors.New("want enrol, prove, revoke or return")}
 	}
-	c.AddCommand(m.enrolCommand(), m.revokeCommand(), m.returnCommand())
+	c.AddCommand(m.enrolCommand(), m.proveCommand(), m.revokeCommand(), m.returnCommand())
 	return c
 }
 
@@ -88,7 +96,7 @@ func (m Machine) enrolCommand() *cobra.Command {
 }
 
 func (m Machine) returnCommand() *cobra.Command {
-	c := nodeCommand("return NODE", "Put a node that was drained by us back to work", cobra.ExactArgs(1))
+	c := nodeCommand("return NODE", "Put a node that was drained by us back to work, once it has proved itself", cobra.ExactArgs(1))
 	c.RunE = func(c *cobra.Command, args []string) error {
 		r, err := m.Registrar(configOf(c))
 		if err != nil {
@@ -97,7 +105,7 @@ func (m Machine) returnCommand() *cobra.Command {
 		if err := r.Return(c.Context(), args[0]); err != nil {
 			return asked(err)
 		}
-		return nil
+		return printText(c.OutOrStdout(), "returned "+printable(args[0])+"\n")
 	}
 	return c
 }

@@ -25,6 +25,8 @@ type registry struct {
 	asked    api.EnrolRequest
 	polls    int
 	log      string
+	proof    api.ProveRequest
+	ground   []enclave.Check
 }
 
 func (r *registry) EnrolNonce(context.Context, string) (api.EnrolNonceAnswer, error) {
@@ -58,6 +60,11 @@ func (r *registry) Revoke(_ context.Context, q api.RevokeRequest) (api.RevokeAns
 	return api.RevokeAnswer{Ended: []enclave.JobKey{{Cluster: "c1", Job: 4711, Restart: 1}}}, nil
 }
 
+func (r *registry) Prove(_ context.Context, q api.ProveRequest) (api.ProveAnswer, error) {
+	r.proof = q
+	return api.ProveAnswer{Result: enclave.AttestationResult{Simulated: true}}, nil
+}
+
 func (r *registry) Return(_ context.Context, node string) error {
 	r.log += "return " + node
 	return nil
@@ -70,7 +77,11 @@ func runNode(t *testing.T, r *registry, in string, stored *tls.Certificate, args
 		Attest: func(_ context.Context, data [64]byte) (enclave.Evidence, error) {
 			return enclave.Evidence{Report: data[:]}, nil
 		},
-		Enroller:  func(string) (cli.Enroller, enclave.Digest, error) { return r, enclave.Digest{3}, nil },
+		Enroller: func(string) (cli.Enroller, enclave.Digest, error) { return r, enclave.Digest{3}, nil },
+		Prover: func(string) (cli.Prover, enclave.Digest, enclave.PublicKey, error) {
+			return r, enclave.Digest{3}, enclave.PublicKey{4}, nil
+		},
+		Sound:     func(context.Context, string) []enclave.Check { return r.ground },
 		Registrar: func(string) (cli.Registrar, error) { return r, nil },
 		Store:     func(c tls.Certificate) error { *stored = c; return nil },
 		In:        strings.NewReader(in),
@@ -161,6 +172,22 @@ func TestTheAdminSaysYesToOneChip(t *testing.T) {
 			assert.NotContains(t, out, "\x1b", "what a stranger sent can't move the cursor")
 		})
 	}
+}
+
+func TestANodeProvesItselfWhenItIsSound(t *testing.T) {
+	t.Parallel()
+	r := &registry{ground: []enclave.Check{{Name: "gate", Result: enclave.CheckPass}, {Name: "mounts", Result: enclave.CheckFail, Reason: "/x is mounted"}}}
+	out, err := runNode(t, r, "", nil, "prove")
+	assert.Equal(t, cli.ExitFailure, exitCode(err))
+	assert.Contains(t, out, "/x is mounted")
+	assert.Empty(t, r.proof.HPKE, "nothing was sent")
+	r.ground = r.ground[:1]
+	out, err = runNode(t, r, "", nil, "prove")
+	require.NoError(t, err)
+	assert.Contains(t, out, "proved, SIMULATED; on the controller: enclave node return n1")
+	want, err := api.EnrolClaim("c1", enclave.Digest{3}, enclave.Digest{}, "n1", enclave.Nonce{1}, enclave.NodeKeys{Ed25519: enclave.PublicKey{4}, HPKE: r.proof.HPKE}).ReportData()
+	require.NoError(t, err)
+	assert.Equal(t, want[:], r.proof.Evidence.Report, "the report vouches for the enrolled key")
 }
 
 func TestRevokeAndReturn(t *testing.T) {

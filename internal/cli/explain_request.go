@@ -62,6 +62,7 @@ func explainProtocol() []Explanation {
 		{"E141", "An interactive job (salloc, srun) at a site whose enclave.yaml says interactive: deny.", "The job fails before any of its code runs; no node is drained.", "Submit a script with sbatch."},
 		{"E142", "The receipt is asked for before it is made: the job is not over, or some nodes have not said their last word.", "None.", "Ask again later: at most limits.receipt_seconds (120) after the end of the job."},
 		{"E143", "All receipts were asked for, which is for Slurm's operators.", "None.", "Export those of your own jobs: enclave receipt export JOBID."},
+		{"E156", "A node that the verifier drained has not proved itself since, so it is not returned.", "None.", "On the node, as root: enclave node prove. Then again on the controller: enclave node return NODE."},
 		{"E140", "The node to be returned is not drained by the verifier.", "None.", "What an admin or Slurm has drained is theirs to resume: scontrol update nodename=NODE state=resume."},
 	}
 }

@@ -24,18 +24,11 @@ const closedFile = StateDir + "/closed.json"
 // ground is whether this node may begin a job at all: slurmd loads the gate of this release, no
 // socket passes by the fence, no other job is there, and nobody's processes.
 func (n *node) ground(ctx context.Context) error {
-	if _, r := (survey.Configuration{}).Marked(Marker); r != nil {
-		return r
-	}
-	if r := (survey.Configuration{}).Gate(os.Getenv("SLURM_CONF"), n.config.Slurm.Plugstack, release.Version); r != nil {
-		return r
-	}
-	open, err := family.Open(config.Families())
-	if err != nil {
+	if err := gateOf(n.config); err != nil {
 		return err
 	}
-	if r := familiesRefusal(open, n.config.Network.Families); r != nil {
-		return r
+	if err := closedFamilies(n.config); err != nil {
+		return err
 	}
 	facts, err := survey.Facts(n.job.JobKey, RunDir, uidMin, nil)
 	if err != nil {
@@ -46,6 +39,29 @@ func (n *node) ground(ctx context.Context) error {
 		return r
 	}
 	return n.clean(ctx, todo)
+}
+
+// gateOf is nil where slurmd loads the gate of this release.
+func gateOf(c config.Config) error {
+	if _, r := (survey.Configuration{}).Marked(Marker); r != nil {
+		return r
+	}
+	if r := (survey.Configuration{}).Gate(os.Getenv("SLURM_CONF"), c.Slurm.Plugstack, release.Version); r != nil {
+		return r
+	}
+	return nil
+}
+
+// closedFamilies is nil where no socket passes by the fence.
+func closedFamilies(c config.Config) error {
+	open, err := family.Open(config.Families())
+	if err != nil {
+		return err
+	}
+	if r := familiesRefusal(open, c.Network.Families); r != nil {
+		return r
+	}
+	return nil
 }
 
 // clean takes down what dead jobs left and ends the processes that have no business here.

@@ -10,8 +10,10 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/ground"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/survey"
 	"github.com/slurm-enclave/slurm-enclave/internal/journal"
 	"github.com/slurm-enclave/slurm-enclave/internal/stage"
 )
@@ -25,6 +27,35 @@ func Host(log *logrus.Logger, configFile string) (closed.Node, error) {
 	h := closedNode(c)
 	h.Clean = func(ctx context.Context) error { return closeHost(ctx, log, c) }
 	return h, nil
+}
+
+// Sound looks at this node as a job's prolog would, and changes nothing.
+func Sound(ctx context.Context, configFile string) []enclave.Check {
+	c, err := loadConfigFrom(configFile)
+	if err != nil {
+		return []enclave.Check{{Name: "configuration", Result: enclave.CheckFail, Reason: err.Error()}}
+	}
+	checks := []enclave.Check{passes("gate", gateOf(c)), passes("socket_families", closedFamilies(c)), passes("processes", nobodyThere())}
+	return append(checks, closedNode(c).Check(ctx)...)
+}
+
+func passes(name string, err error) enclave.Check {
+	if err != nil {
+		return enclave.Check{Name: name, Result: enclave.CheckFail, Reason: err.Error()}
+	}
+	return enclave.Check{Name: name, Result: enclave.CheckPass}
+}
+
+// nobodyThere is an error for processes that the prolog would end: between jobs there are none.
+func nobodyThere() error {
+	left, err := survey.Foreign(uidMin, nil)
+	if err != nil {
+		return err
+	}
+	if r := ground.StillForeign(left); r != nil {
+		return r
+	}
+	return nil
 }
 
 // closeHost puts a node into its closed state: what a crash left is taken down, and the closed

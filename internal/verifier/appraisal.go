@@ -185,7 +185,8 @@ func (a *Appraisal) judge(r Rules, e enclave.Evidence, c claim.Claim, m Machine)
 		return none
 	}
 	want := appraise.Expectation{
-		Node: c.Node, ReportData: data, Chip: m.Chip, ReportID: m.ReportID, Enrolment: c.Purpose == claim.PurposeEnrol,
+		Node: c.Node, ReportData: data, Chip: m.Chip, ReportID: m.ReportID,
+		Enrolment: c.Purpose == claim.PurposeEnrol && m == Machine{},
 	}
 	return appraise.Appraise(p, a.verify(e).SNPReport, want)
 }

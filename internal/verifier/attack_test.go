@@ -263,6 +263,9 @@ func TestStormGuard(t *testing.T) {
 	bubble(t, "an admin puts a node back, once", func(t *testing.T, w *world) {
 		wrong(w, "debug", "n1")
 		w.all(w.register(job(7, "n1")), "n1")
+		assert.Equal(t, "E156 request", told(w.v.Return(t.Context(), "n1")), "not before it has proved itself")
+		wrong(w, "", "n1")
+		require.NoError(t, prove(t, w, "n1", func(*api.ProveRequest) {}))
 		require.NoError(t, w.v.Return(t.Context(), "n1"))
 		assert.Empty(t, w.site.Drained())
 		assert.Equal(t, "E140 request", told(w.v.Return(t.Context(), "n1")))

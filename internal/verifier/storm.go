@@ -117,13 +117,19 @@ func (v *Verifier) carryOut(ctx context.Context, out ruling) {
 	}
 }
 
-// Return undoes our latest drain of a node. What an admin drained, or Slurm, stays drained.
+// Return undoes our latest drain of a node that has proved itself since. What an admin drained,
+// or Slurm, stays drained.
 func (v *Verifier) Return(ctx context.Context, node string) error {
 	v.storm.Lock()
 	defer v.storm.Unlock()
 	f, err := v.Ledger.LastFailure(ctx, node)
 	if err != nil || !f.Drained || f.Resumed {
 		return enclave.Refuse("E140", enclave.FaultRequest, "node %s is not drained by the verifier", printable(node, 64))
+	}
+	if !v.proofs.since(node, f.At) {
+		r := enclave.Refuse("E156", enclave.FaultRequest, "node %s was drained for %s and has not proved itself since, or not within %d minutes", node, f.Code, int(keepProof.Minutes()))
+		r.Fix = "on " + node + ", as root: enclave node prove; then again: enclave node return " + node
+		return r
 	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

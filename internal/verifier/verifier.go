@@ -108,6 +108,7 @@ type Verifier struct {
 	cores    chan struct{}           // one token for each appraisal under way
 	lines    map[string]enclave.Node // of the inventory, by name
 	pending  *pending
+	proofs   proofs
 
 	life context.Context //nolint:containedctx // the life of the watchers, ended by Close
 	end  context.CancelFunc
@@ -132,7 +133,7 @@ func New(ctx context.Context, s Settings) (*Verifier, error) {
 		return nil, err
 	}
 	v := &Verifier{
-		Settings: s, cores: make(chan struct{}, runtime.GOMAXPROCS(0)), lines: map[string]enclave.Node{}, tickets: newTickets(), pending: newPending(), starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
+		Settings: s, cores: make(chan struct{}, runtime.GOMAXPROCS(0)), lines: map[string]enclave.Node{}, tickets: newTickets(), pending: newPending(), proofs: proofs{at: map[string]time.Time{}}, starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
 		over: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{},
 	}
 	for _, n := range s.Inventory.Nodes {

@@ -4,7 +4,9 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -43,6 +45,23 @@ func TestTheLabKeepsTheGroundRules(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestANodeIsReturnedOnceItHasProvedItself(t *testing.T) {
+	setFault(t, "n2", `{"wrong_measurement":true}`)
+	id := submit(t, "alice", "true", "-p", "cpu-sev", "-N", "2", "-w", "n1,n2")
+	eventually(t, 90*time.Second, func() bool { return strings.Contains(must(t, "n0", "root", "sinfo", "-h", "-n", "n2", "-o", "%E"), "enclave:") },
+		func() string { return must(t, "n0", "root", "sinfo", "-R") })
+	on(t, "n0", "root", "scancel", id)
+	r := on(t, "n0", "root", "enclave", "node", "return", "n2")
+	assert.NotZero(t, r.status)
+	assert.Contains(t, r.errOut, "E156")
+	assert.Contains(t, r.errOut, "enclave node prove")
+	assert.NotZero(t, on(t, "n2", "root", "enclave", "node", "prove").status, "the fault is still there")
+	setFault(t, "n2", `{}`)
+	assert.Contains(t, must(t, "n2", "root", "enclave", "node", "prove"), "proved, SIMULATED")
+	must(t, "n0", "root", "enclave", "node", "return", "n2")
+	idle(t)
 }
 
 func TestDoctorNamesABrokenGroundRuleAndTheLine(t *testing.T) {

@@ -187,5 +187,6 @@ func readmit(t *testing.T, node string) {
 		return pending.status == 0
 	}, func() string { return pending.String() })
 	require.NoError(t, asking.Wait())
+	must(t, node, "root", "enclave", "node", "prove")
 	must(t, "n0", "root", "enclave", "node", "return", node)
 }

@@ -28,6 +28,7 @@ const (
 	PathRenew    = "/v1/node/renew"
 	PathWatch    = "/v1/node/watch"
 	PathTeardown = "/v1/node/teardown"
+	PathProve    = "/v1/node/prove"
 
 	PathEnrolNonce   = "/v1/enrol/nonce"
 	PathEnrolRequest = "/v1/enrol/request"

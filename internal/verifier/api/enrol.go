@@ -89,6 +89,19 @@ type RevokeAnswer struct {
 	Ended []enclave.JobKey `json:"ended"`
 }
 
+// ProveRequest is an enrolled node's evidence outside of a job, of purpose 3: that it may come
+// back to work. The claim's Ed25519 key is the node's long-lived one, as at enrolment.
+type ProveRequest struct {
+	Nonce    enclave.Nonce    `json:"nonce"`
+	HPKE     []byte           `json:"hpke"` // thrown away; the claim has no empty field
+	Evidence enclave.Evidence `json:"evidence"`
+}
+
+// ProveAnswer is how the evidence was judged.
+type ProveAnswer struct {
+	Result enclave.AttestationResult `json:"result"`
+}
+
 // ReturnRequest puts a node back to work that was drained by us.
 type ReturnRequest struct {
 	Node string `json:"node"`

@@ -147,6 +147,11 @@ func (c *Client) Watch(ctx context.Context, r api.WatchRequest) (api.WatchAnswer
 	return post[api.WatchAnswer](ctx, c, api.PathWatch, r)
 }
 
+// Prove posts evidence outside of a job, so that an admin may return this node to work.
+func (c *Client) Prove(ctx context.Context, r api.ProveRequest) (api.ProveAnswer, error) {
+	return post[api.ProveAnswer](ctx, c, api.PathProve, r)
+}
+
 // Teardown reports the end of a job on this node.
 func (c *Client) Teardown(ctx context.Context, r api.TeardownRequest) error {
 	_, err := post[api.Empty](ctx, c, api.PathTeardown, r)

@@ -1,0 +1,92 @@
+package verifier
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"sync"
+	"time"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/claim"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
+)
+
+// keepProof is how long a node's proof outside of a job is good for an admin to return the node.
+const keepProof = 15 * time.Minute
+
+// proofs are when nodes last proved themselves outside of a job. They live in memory only: after
+// a restart a node is asked once more.
+type proofs struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+func (p *proofs) add(node string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.at[node] = time.Now()
+}
+
+// since is true for a proof that is not older than t, and young enough.
+func (p *proofs) since(node string, t time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := p.at[node]
+	return ok && !at.Before(t) && time.Since(at) <= keepProof
+}
+
+// Prove judges an enrolled node's evidence as for a job, under the site's default policy. A node
+// that fails is told why; nothing happens to it.
+func (v *Verifier) Prove(ctx context.Context, node string, r api.ProveRequest) (api.ProveAnswer, error) {
+	enrolled, err := v.Ledger.Enrolled(ctx, node)
+	if err != nil {
+		return api.ProveAnswer{}, enclave.Refuse("E130", enclave.FaultService, "node %s is not enrolled", node)
+	}
+	key, err := enrolledKey(enrolled)
+	if err != nil {
+		return api.ProveAnswer{}, err
+	}
+	if err = v.tickets.take(r.Nonce, holder{node: node, purpose: claim.PurposeEnrol}); err != nil {
+		return api.ProveAnswer{}, err
+	}
+	policy, err := v.Appraiser.Policy("")
+	if err != nil {
+		return api.ProveAnswer{}, enclave.Refuse("E514", enclave.FaultService, "%v", err)
+	}
+	keys := enclave.NodeKeys{Ed25519: key, HPKE: r.HPKE}
+	c := api.EnrolClaim(v.Config.Cluster, v.digest, policy, node, r.Nonce, keys)
+	result := v.inTurn(Rules{}, r.Evidence, c, Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID})
+	result.Node = node
+	err = v.Ledger.AddEvidence(ctx, ledger.Evidence{
+		Key: enclave.JobKey{Cluster: v.Config.Cluster}, Node: node, Purpose: uint8(claim.PurposeEnrol), Nonce: r.Nonce,
+		Keys: keys, Evidence: r.Evidence, Result: result, At: time.Now(),
+	})
+	if err != nil {
+		return api.ProveAnswer{}, ledgerRefusal(err)
+	}
+	if failed := result.Failed(); failed != nil {
+		refusal := enclave.Refuse(codeOf(failed.Name), enclave.FaultNode, "check %s: %s", failed.Name, failed.Reason)
+		refusal.Node, refusal.Check = node, failed.Name
+		return api.ProveAnswer{}, refusal
+	}
+	if result.Status != enclave.StatusAffirming {
+		return api.ProveAnswer{}, enclave.Refuse(codeOf("appraisal"), enclave.FaultNode, "nothing was affirmed")
+	}
+	v.proofs.add(node)
+	return api.ProveAnswer{Result: result}, nil
+}
+
+// enrolledKey is the key in the node's certificate.
+func enrolledKey(e ledger.Enrolment) (enclave.PublicKey, error) {
+	cert, err := x509.ParseCertificate(e.Certificate)
+	if err != nil {
+		return enclave.PublicKey{}, ledgerRefusal(err)
+	}
+	pub, ok := cert.PublicKey.(ed25519.PublicKey)
+	if !ok {
+		return enclave.PublicKey{}, enclave.Refuse("E130", enclave.FaultService, "the certificate of %s holds no Ed25519 key", e.Node)
+	}
+	return enclave.PublicKey(pub), nil
+}
