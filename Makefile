@@ -67,8 +67,8 @@ test-vm: build
 ## lint     golangci-lint, clang-format, shellcheck, gcc -Werror
 lint: $(LINT)
 	$(LINT) run ./...
-	clang-format --dry-run -Werror $(SPANK_C) $(SPANK_H) scripts/mpi/pingpong.c
-	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/bench scripts/fuzz internal/host/vmtest/init.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
+	clang-format --dry-run -Werror $(SPANK_C) $(SPANK_H) $(wildcard scripts/mpi/*.c)
+	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/bench scripts/fuzz internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
 	for f in $(SPANK_C); do $(CC) $(CWARN) -O2 -fanalyzer -DENCLAVE_VERSION='"$(VERSION)"' -fsyntax-only $$f || exit 1; done
 
 $(LINT):

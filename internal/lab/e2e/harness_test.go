@@ -43,7 +43,7 @@ func runAll(m *testing.M) int {
 		return 1
 	}
 	before := settledTrace()
-	if err := labCommand("up", "--nodes", strconv.Itoa(labNodes)).Run(); err != nil {
+	if err := labCommand("up", "--nodes", strconv.Itoa(labNodes), "--plain", "2").Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: lab up:", err)
 		return 1
 	}
