@@ -33,6 +33,7 @@ func explainService() []Explanation {
 		{"E529", "A certificate or revocation list in the store is of no use, has ended, or ends within 30 days.", effectAlarm + " Evidence that needs it is refused once it has ended.", "Admin: enclave certs show lists them; enclave certs sync fetches new ones."},
 		{"E531", "A node of the running job did not prove itself again in time: its keeper died, or it does not reach the verifier.", "The job is ended. No node is drained: from here nobody knows why.", "On the node: the lines of enclave-keeper in /var/log/slurm-enclave.log; can it reach port 6830 of the verifier?"},
 		{"E532", "An operator revoked a node of the job.", "The job is ended and not put back: its ranks had begun. The node is drained and not enrolled.", "Submit the job again. Admin: when the node is trusted again, enrol it and run enclave node return."},
+		{"E533", "slurmrestd does not answer as it should: it is away, lets enclaved not in, or offers no version of its API that can be used.", "Drains, requeues and accounting are late; they are tried again from the spool. Jobs wait.", "Admin: is slurmrestd there, as the same user as enclaved on a socket, or with a valid token? slurm.driver: cli in enclave.yaml does without it."},
 		{"E530", "The same check failed on all nodes of a job, or on many nodes within minutes.", "Taken for a fault of the policy: no node is drained for it, those of the window are resumed, jobs wait.", "Admin: correct the policy (a new firmware or image everywhere?), then the jobs start by themselves."},
 	}
 }

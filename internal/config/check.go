@@ -23,9 +23,36 @@ func (c Config) check() error {
 		need(len(c.Slurm.Slurmctld.Addresses) > 0, "slurm.slurmctld.addresses: want the controller's"),
 		plain("slurm.slurmctld.addresses", c.Slurm.Slurmctld.Addresses),
 		need(c.Slurm.Slurmctld.Port != 0 && c.Slurm.SlurmdPort != 0, "slurm: ports can't be 0"),
-		absolute("slurm.plugstack", c.Slurm.Plugstack), c.Slurm.checkSubmitHosts(),
+		absolute("slurm.plugstack", c.Slurm.Plugstack), c.Slurm.checkSubmitHosts(), c.Slurm.checkDriver(),
 		c.Network.check(), c.Storage.check(), c.Limits.check(), c.Controller.check(),
 	)
+}
+
+// checkDriver holds the way to slurmrestd to one that tells the token to nobody else. Where the driver
+// is cli, what stands under rest is refused: it would look as if it were in force.
+func (s Slurm) checkDriver() error {
+	r := s.Rest
+	if s.Driver != "rest" {
+		return first(oneOf("slurm.driver", s.Driver, "cli", "rest"),
+			need(r.Socket == "" && r.URL == "" && r.TokenFile == "" && !r.Plaintext, "slurm.rest: is for slurm.driver: rest"))
+	}
+	if r.Socket != "" {
+		return first(absolute("slurm.rest.socket", r.Socket),
+			need(r.URL == "", "slurm.rest: want socket or url, not both"),
+			need(r.TokenFile == "" && !r.Plaintext, "slurm.rest: token_file and plaintext are for url: on a socket the user of the process counts"))
+	}
+	u, err := url.Parse(r.URL)
+	switch {
+	case r.URL == "":
+		return errors.New("slurm.rest: want socket or url")
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
+		return fmt.Errorf("slurm.rest.url: %q is no address, want https://HOST[:PORT]", r.URL)
+	}
+	safe := u.Scheme == "https" || u.Scheme == "http" && (loopback(u.Hostname()) || r.Plaintext)
+	return first(
+		need(safe, fmt.Sprintf("slurm.rest.url: %q is not https (http will do on the loopback, elsewhere with plaintext: true, which shows the token to the network)", r.URL)),
+		need(r.User != "" && !strings.ContainsAny(r.User, " \t\r\n"), "slurm.rest.user: want the name that the token is for"),
+		absolute("slurm.rest.token_file", r.TokenFile))
 }
 
 func (s Slurm) checkSubmitHosts() error {

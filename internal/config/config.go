@@ -30,8 +30,11 @@ type Verifier struct {
 	Key     string `yaml:"key"`     // sha256:HEX of the raw Ed25519 public key
 }
 
-// Slurm is what the fence must know of Slurm.
+// Slurm is what the fence must know of Slurm, and how enclaved talks to it.
 type Slurm struct {
+	Driver string `yaml:"driver"` // cli: Slurm's commands; rest: slurmrestd. Read by enclaved only
+	Rest   Rest   `yaml:"rest"`
+
 	Slurmctld  Slurmctld `yaml:"slurmctld"`
 	SlurmdPort uint16    `yaml:"slurmd_port"`
 	SrunPorts  PortRange `yaml:"srun_ports"`
@@ -40,6 +43,15 @@ type Slurm struct {
 	// SubmitHosts are the hosts from which srun and salloc may reach a job, by AllocNode's name.
 	// Written down, since a name service could open a job's fence to any host.
 	SubmitHosts []SubmitHost `yaml:"submit_hosts"`
+}
+
+// Rest is where slurmrestd listens: a socket, or an address and who we are there.
+type Rest struct {
+	Socket    string `yaml:"socket"`     // path; slurmrestd runs as the same user as enclaved
+	URL       string `yaml:"url"`        // https://HOST[:PORT]; http on the loopback
+	Plaintext bool   `yaml:"plaintext"`  // http elsewhere, too: whoever reads the token on the way is who it names
+	User      string `yaml:"user"`       // whose token it is
+	TokenFile string `yaml:"token_file"` // mode 0400, read anew for every call
 }
 
 // SubmitHost is a login host and its addresses.
@@ -154,6 +166,7 @@ func Default() Config {
 	return Config{
 		Partitions: []string{"cpu-sev"},
 		Slurm: Slurm{
+			Driver: "cli", Rest: Rest{User: "enclave"},
 			Slurmctld: Slurmctld{Port: 6817}, SlurmdPort: 6818,
 			SrunPorts: PortRange{First: 61001, Last: 61200}, Plugstack: "/etc/slurm/plugstack.conf",
 		},

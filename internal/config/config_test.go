@@ -55,6 +55,20 @@ func TestSamplesParse(t *testing.T) {
 	assert.False(t, ok)
 }
 
+func TestWaysToSlurmrestd(t *testing.T) {
+	t.Parallel()
+	c, err := config.Load(strings.NewReader(small))
+	require.NoError(t, err)
+	assert.Equal(t, "cli", c.Slurm.Driver, "by default")
+	for _, rest := range []string{
+		"{socket: /run/slurmrestd/s}", "{url: 'https://ctl:6820', token_file: /t}", "{url: 'http://127.0.0.1:6820', token_file: /t}",
+		"{url: 'http://[::1]:6820/', token_file: /t}", "{url: 'http://localhost', token_file: /t}", "{url: 'http://10.0.0.1:6820', plaintext: true, token_file: /t}",
+	} {
+		_, err = config.Load(strings.NewReader(strings.Replace(small, "slurm: {", "slurm: {driver: rest, rest: "+rest+", ", 1)))
+		require.NoError(t, err, rest)
+	}
+}
+
 func TestFaultsAreNamed(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ old, with, want string }{
@@ -76,6 +90,17 @@ func TestFaultsAreNamed(t *testing.T) {
 		"an address without its length":     {"cluster: c1", "cluster: c1\nnetwork: {services: [{name: a, proto: tcp, port: 1, addresses: [10.0.0.1]}]}", "10.0.0.1"},
 		"an IPv4 network in IPv6's clothes": {"cluster: c1", "cluster: c1\nnetwork: {inbound: [{name: a, proto: tcp, port: 1, addresses: ['::ffff:10.0.0.0/104']}]}", "service a"},
 		"a tag in the place of a list":      {"cluster: c1", "cluster: c1\npartitions: !x", "not YAML that can be decoded"},
+		"an unknown driver":                 {"slurm: {", "slurm: {driver: restd, ", `slurm.driver: "restd", want cli, rest`},
+		"a misspelled key of a driver":      {"slurm: {", "slurm: {driver: rest, rest: {sockett: /x}, ", `unknown key "sockett", did you mean "socket"`},
+		"slurmrestd nowhere":                {"slurm: {", "slurm: {driver: rest, ", "want socket or url"},
+		"slurmrestd twice":                  {"slurm: {", "slurm: {driver: rest, rest: {socket: /x, url: 'https://a'}, ", "not both"},
+		"slurmrestd without its driver":     {"slurm: {", "slurm: {rest: {socket: /x}, ", "is for slurm.driver: rest"},
+		"a token for a socket":              {"slurm: {", "slurm: {driver: rest, rest: {socket: /x, token_file: /t}, ", "are for url"},
+		"a token in the clear":              {"slurm: {", "slurm: {driver: rest, rest: {url: 'http://10.0.0.1:6820', token_file: /t}, ", "shows the token to the network"},
+		"a loopback that is none":           {"slurm: {", "slurm: {driver: rest, rest: {url: 'http://127.0.0.1.example.org', token_file: /t}, ", "shows the token to the network"},
+		"an address with a password":        {"slurm: {", "slurm: {driver: rest, rest: {url: 'https://a:b@c', token_file: /t}, ", "is no address"},
+		"an address without a token":        {"slurm: {", "slurm: {driver: rest, rest: {url: 'https://a'}, ", "slurm.rest.token_file"},
+		"a user with a space":               {"slurm: {", "slurm: {driver: rest, rest: {url: 'https://a', token_file: /t, user: 'a b'}, ", "slurm.rest.user"},
 		"a size without unit":               {"source: /srv/fs", "source: /srv/fs, tmp_size: '12'", "parse size"},
 		"a size that overflows":             {"source: /srv/fs", "source: /srv/fs, tmp_size: 99999999999TiB", "parse size"},
 		"a lifetime of two days":            {"cluster: c1", "cluster: c1\nlimits: {lifetime_hours: 48}", "1 to 24"},

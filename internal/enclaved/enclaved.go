@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -24,7 +25,6 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/program"
 	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
 	"github.com/slurm-enclave/slurm-enclave/internal/site"
-	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/pki"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/server"
@@ -43,16 +43,13 @@ type Options struct {
 	Config string           // path of enclave.yaml
 	Reload <-chan os.Signal // every signal reads tenants and policies again
 	Trust  file.Trust       // who may own the files; the zero value is root alone
-	Slurm  site.Slurm       // nil: the commands of this host
+	Slurm  site.Slurm       // nil: as the configuration says
 }
 
 // Run serves until ctx ends.
 func Run(ctx context.Context, log *logrus.Logger, o Options) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(collectAt)
-	}
-	if o.Slurm == nil {
-		o.Slurm = slurm.NewCLI(program.Runner{})
 	}
 	d, err := prepare(ctx, log, files{o.Trust}, o)
 	if err != nil {
@@ -71,6 +68,7 @@ type daemon struct {
 	log      *logrus.Logger
 	config   config.Config
 	ledger   *ledger.Ledger
+	slurm    site.Slurm
 	site     *site.Site
 	verifier *verifier.Verifier
 	server   *server.Server
@@ -111,7 +109,10 @@ func prepare(ctx context.Context, log *logrus.Logger, f files, o Options) (*daem
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{log: log, config: c, ledger: l, books: b, site: site.New(o.Slurm, l, time.Now)}
+	if o.Slurm == nil {
+		o.Slurm = driver(c.Slurm)
+	}
+	d := &daemon{log: log, config: c, ledger: l, books: b, slurm: o.Slurm, site: site.New(o.Slurm, l, time.Now)}
 	d.verifier, err = verifier.New(ctx, verifier.Settings{
 		Config: c, Inventory: inventory, Key: key, Receipts: receipts, Ledger: l, Site: timely{d.site}, Tenants: b, Appraiser: b, Authority: authority, Alarm: d.alarm,
 	})
@@ -153,14 +154,15 @@ func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
 		"address": d.config.Controller.Listen, "key": pin(d.verifier.Public()), "simulated": d.config.Controller.AllowSimulated,
 		"receipt_key": pin(rawKey(d.verifier.ReceiptSigners().Real)),
 	}).Info("ready")
-	kept := make(chan struct{})
-	go func() { defer close(kept); d.keep(ctx, reload) }()
+	var kept sync.WaitGroup
+	kept.Go(func() { d.sayDriver(ctx, d.slurm) })
+	kept.Go(func() { d.keep(ctx, reload) })
 	// Open barriers are refused first, so that the calls which wait at them end.
 	context.AfterFunc(ctx, d.verifier.Close)
 	err = d.server.Serve(ctx, public, local)
 	end()
 	d.verifier.Close() // waits, should the first call be under way
-	<-kept
+	kept.Wait()
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}

@@ -21,6 +21,9 @@ func (s *supervisor) bringUp(ctx context.Context) error {
 	if err := s.startController(ctx, n0); err != nil {
 		return err
 	}
+	if err := s.startRest(ctx, n0); err != nil {
+		return err
+	}
 	if err := s.startVerifier(ctx, n0); err != nil {
 		return err
 	}
@@ -101,6 +104,9 @@ func (s *supervisor) startDatabase(ctx context.Context, n0 *computer) error {
 func (s *supervisor) startController(ctx context.Context, n0 *computer) error {
 	p := machine.Program{Argv: []string{"install", "-d", "-o", "slurm", "-g", "slurm", "/var/spool/slurmctld"}}
 	if _, err := n0.run(ctx, p); err != nil {
+		return err
+	}
+	if err := s.tokenKey(ctx, n0); err != nil {
 		return err
 	}
 	if err := n0.start(ctx, "slurmdbd", "slurm", "slurmdbd", "-D"); err != nil {

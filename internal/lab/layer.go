@@ -40,7 +40,7 @@ func layerFiles(s Spec, b base, cgroups bool, passwd, group string) ([]file, err
 		{path: "etc/munge/munge.key", text: string(key), mode: 0o400, owner: "munge"},
 		{path: "etc/slurm/slurm.conf", text: slurmConf(s, b, cgroups), mode: 0o644},
 		{path: "etc/slurm/cgroup.conf", text: cgroupConf(), mode: 0o644},
-		{path: "etc/slurm/slurmdbd.conf", text: slurmdbdConf(), mode: 0o600, owner: "slurm"},
+		{path: "etc/slurm/slurmdbd.conf", text: slurmdbdConf(s), mode: 0o600, owner: "slurm"},
 		{path: "etc/slurm/slurm.conf.d/partition.conf", text: partition, mode: 0o644},
 	}
 	for name, to := range map[string]file{

@@ -30,6 +30,10 @@ type Spec struct {
 	Nodes int    `json:"nodes"`           // hosts of the enclave partition, n1..nN
 	Plain int    `json:"plain"`           // hosts of partition cpu, c1..cN
 	Suite string `json:"suite,omitempty"` // Debian's, for another Slurm than this machine's; "" is this machine's own root
+
+	// Rest starts slurmrestd on n0; enclaved talks to Slurm through it, unless Driver is "cli".
+	Rest   bool   `json:"rest,omitempty"`
+	Driver string `json:"driver,omitempty"`
 }
 
 // User is a user of the lab: there is no such user on the machine itself.
@@ -56,6 +60,9 @@ func Users() []User {
 
 // Check says whether the lab can be built.
 func (s Spec) Check() error {
+	if s.Driver != "" && s.Driver != "cli" && (s.Driver != "rest" || !s.Rest) {
+		return fmt.Errorf("plan lab: driver %q, want cli, or rest with slurmrestd", s.Driver)
+	}
 	for _, n := range []int{s.Nodes, s.Plain} {
 		if n < 1 || n > MaxNodes {
 			return fmt.Errorf("plan lab: %d nodes asked for, 1 to %d can be had", n, MaxNodes)

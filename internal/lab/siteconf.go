@@ -14,11 +14,16 @@ const verifierPort = 6830
 // are the socket families that this machine's kernel opens: the lab can't blacklist its modules.
 func enclaveYAML(s Spec, key string, families []string) string {
 	n0 := s.Hosts()[0].Address.Addr()
+	driver := "  driver: cli"
+	if s.Rest && s.Driver != "cli" {
+		driver = "  driver: rest\n  rest: {socket: " + restSocket + "}"
+	}
 	return strings.Join([]string{
 		"cluster: lab",
 		"partitions: [cpu-sev]",
 		fmt.Sprintf("verifier: {address: \"%s:%d\", key: %q}", n0, verifierPort, key),
 		"slurm:",
+		driver,
 		fmt.Sprintf("  slurmctld: {addresses: [%s], port: 6817}", n0),
 		"  slurmd_port: 6818",
 		"  srun_ports: 61001-61200",

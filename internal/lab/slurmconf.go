@@ -49,6 +49,7 @@ func slurmConf(s Spec, b base, cgroups bool) string {
 		"PlugStackConfig=/etc/slurm/plugstack.conf",
 		"Include /etc/slurm/slurm.conf.d/enclave.conf",
 	}
+	lines = append(lines, s.tokens()...)
 	for _, h := range s.Hosts() {
 		if h.Role == RoleEnclave || h.Role == RolePlain {
 			lines = append(lines, fmt.Sprintf("NodeName=%s NodeAddr=%s CPUs=2 RealMemory=512 State=UNKNOWN", h.Name, h.Address.Addr()))
@@ -68,8 +69,8 @@ func hostlist(prefix string, count int) string {
 	return fmt.Sprintf("%s[1-%d]", prefix, count)
 }
 
-func slurmdbdConf() string {
-	return strings.Join([]string{
+func slurmdbdConf(s Spec) string {
+	return strings.Join(append([]string{
 		"AuthType=auth/munge",
 		"DbdHost=n0",
 		"DbdPort=6819",
@@ -81,7 +82,7 @@ func slurmdbdConf() string {
 		"StoragePass=lab",
 		"PidFile=/run/slurmdbd.pid",
 		"DebugLevel=info",
-	}, "\n") + "\n"
+	}, s.tokens()...), "\n") + "\n"
 }
 
 func hostsFile(s Spec) string {

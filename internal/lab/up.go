@@ -21,12 +21,16 @@ func requirements(s Spec) map[string]string {
 	if s.Suite != "" {
 		return map[string]string{"nsenter": "util-linux", "chroot": "coreutils", "mkfs.ext4": "e2fsprogs", "fusermount3": "fuse3"}
 	}
-	return map[string]string{
+	need := map[string]string{
 		"slurmctld": "slurmctld", "slurmd": "slurmd", "slurmdbd": "slurmdbd", "sbatch": "slurm-client",
 		"munged": "munge", "mariadbd": "mariadb-server", "mariadb": "mariadb-client", "nft": "nftables",
 		"nsenter": "util-linux", "setpriv": "util-linux", "install": "coreutils", "mkfs.ext4": "e2fsprogs",
 		"fusermount3": "fuse3",
 	}
+	if s.Rest {
+		need["slurmrestd"] = "slurmrestd, and slurm-wlm-jwt-plugin"
+	}
+	return need
 }
 
 // Up brings the lab up, or finds it up already with the same number of nodes. Progress is

@@ -6,3 +6,5 @@ import (
 )
 
 var _ site.Slurm = (*slurm.CLI)(nil)
+
+var _ site.Slurm = (*slurm.REST)(nil)

@@ -141,7 +141,7 @@ func parseLimit(s string) (time.Duration, error) {
 // database (finished) or in slurmctld.
 func (c *CLI) AdminComment(ctx context.Context, id uint32) (text string, finished bool, err error) {
 	j, err := c.Job(ctx, id)
-	if err == nil && (j.Alive() || j.State == "PENDING") {
+	if err == nil && j.open() {
 		text, err = c.liveComment(ctx, id)
 		return text, false, err
 	}

@@ -44,6 +44,9 @@ func (j Job) Alive() bool {
 	return slices.Contains([]string{"CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING"}, j.State)
 }
 
+// open is true while slurmctld takes changes of the job's text.
+func (j Job) open() bool { return j.Alive() || j.State == "PENDING" }
+
 // Refused is true when a start that was never let in ended by itself: the gate makes its tasks
 // fail with an exit code. A job that its owner cancelled has none, nor has one that timed out.
 // While EpilogSlurmctld runs, the state is always COMPLETING and only this tells [tried].
