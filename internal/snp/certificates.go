@@ -51,15 +51,20 @@ func (c Chain) der() [][]byte {
 // ParseCertificates reads DER certificates one after the other, a PEM file, or the certificate
 // table that the host hands out (GHCB 2.0, 4.1.8.1). The error is ErrNoCertificate for empty
 // input. Given to Verify, the Chain of any error fails by that error's words.
-func ParseCertificates(b []byte) (Chain, error) {
-	c, err := parseCertificates(b)
+func ParseCertificates(b []byte) (Chain, error) { return Roots{}.ParseCertificates(b) }
+
+// ParseCertificates is the function of that name; of a table's entries that are pinned here, byte
+// for byte, it takes its own copy: parsing two RSA-4096 certificates with every report costs more than
+// its own.
+func (r Roots) ParseCertificates(b []byte) (Chain, error) {
+	c, err := r.parseCertificates(b)
 	if err != nil {
 		return Chain{problem: err}, fmt.Errorf("parse certificates: %w", err)
 	}
 	return c, nil
 }
 
-func parseCertificates(b []byte) (Chain, error) {
+func (r Roots) parseCertificates(b []byte) (Chain, error) {
 	switch {
 	case len(b) > maxCertificates:
 		return Chain{}, fmt.Errorf("%d bytes, at most %d", len(b), maxCertificates)
@@ -70,7 +75,7 @@ func parseCertificates(b []byte) (Chain, error) {
 	case b[0] == 0x30: // a SEQUENCE; no GUID of the table's begins so
 		return parseDER(b)
 	}
-	return parseTable(b)
+	return r.parseTable(b)
 }
 
 // parseDER reads certificates one after the other, as openssl and cat leave them.
@@ -133,7 +138,7 @@ func parsePEM(b []byte) (Chain, error) {
 
 // parseTable reads entries with its own bounds: the library adds offset and length in 32 bits
 // and a table made for it panics there.
-func parseTable(b []byte) (Chain, error) {
+func (r Roots) parseTable(b []byte) (Chain, error) {
 	entries, err := abi.ParseSnpCertTableHeader(b)
 	if err != nil {
 		return Chain{}, fmt.Errorf("neither DER nor PEM nor a certificate table: %w", err)
@@ -146,7 +151,7 @@ func parseTable(b []byte) (Chain, error) {
 			return Chain{}, fmt.Errorf("certificate table: entry %s is doubled or beyond the end", e.GUID)
 		}
 		seen[e.GUID] = true
-		if c, err = c.withEntry(e.GUID.String(), b[e.Offset:end]); err != nil {
+		if c, err = c.withEntry(e.GUID.String(), b[e.Offset:end], r); err != nil {
 			return Chain{}, fmt.Errorf("certificate table: %w", err)
 		}
 	}
@@ -156,7 +161,22 @@ func parseTable(b []byte) (Chain, error) {
 	return c, nil
 }
 
-func (c Chain) withEntry(guid string, der []byte) (Chain, error) {
+// copyOf is the pinned intermediate or root of these bytes, if there is one.
+func (r Roots) copyOf(der []byte) *x509.Certificate {
+	for _, pins := range r.pinned {
+		for _, p := range pins {
+			switch {
+			case bytes.Equal(p.intermediate.Raw, der):
+				return p.intermediate
+			case bytes.Equal(p.root.Raw, der):
+				return p.root
+			}
+		}
+	}
+	return nil
+}
+
+func (c Chain) withEntry(guid string, der []byte, known Roots) (Chain, error) {
 	switch guid {
 	case abi.VcekGUID, abi.VlekGUID, abi.AskGUID, abi.ArkGUID:
 	default:
@@ -164,6 +184,9 @@ func (c Chain) withEntry(guid string, der []byte) (Chain, error) {
 	}
 	if len(der) == 0 {
 		return c, nil
+	}
+	if own := known.copyOf(der); own != nil {
+		return c.with(own)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil && (guid == abi.AskGUID || guid == abi.ArkGUID) {

@@ -128,16 +128,50 @@ func TestSigningKeyIsNoVCEK(t *testing.T) {
 	assert.Equal(t, []string{"chain"}, failures(res))
 }
 
+// wholeTable is what a host hands out: the chip's certificate and AMD's two above it.
+func wholeTable(t testing.TB) []byte {
+	t.Helper()
+	set, _ := load(t)
+	var above [][]byte
+	for block, rest := pem.Decode([]byte(set.Roots[0])); block != nil; block, rest = pem.Decode(rest) {
+		above = append(above, block.Bytes)
+	}
+	require.Len(t, above, 2)
+	return (&abi.CertTable{Entries: []abi.CertTableEntry{
+		{GUID: uuid.MustParse(abi.VcekGUID), RawCert: vcekOf(t)},
+		{GUID: uuid.MustParse(abi.AskGUID), RawCert: above[0]},
+		{GUID: uuid.MustParse(abi.ArkGUID), RawCert: above[1]},
+	}}).Marshal()
+}
+
+func TestPinnedCertificatesOfATableAreNotParsedAgain(t *testing.T) {
+	_, roots := load(t)
+	table := wholeTable(t)
+	plain, err := snp.ParseCertificates(table)
+	require.NoError(t, err)
+	chain, err := roots.ParseCertificates(table)
+	require.NoError(t, err)
+	assert.Equal(t, plain, chain, "it is the same chain")
+	parse := func(f func([]byte) (snp.Chain, error)) float64 {
+		return testing.AllocsPerRun(20, func() { _, _ = f(table) })
+	}
+	assert.Less(t, parse(roots.ParseCertificates), parse(snp.ParseCertificates)/2)
+}
+
 func FuzzParseCertificates(f *testing.F) {
-	set, _ := load(f)
+	set, roots := load(f)
 	for _, v := range set.Vectors {
 		_, certs := v.bytes(f)
 		f.Add(certs)
 	}
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n"))
 	f.Add(make([]byte, 48))
+	f.Add(wholeTable(f))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		chain, err := snp.ParseCertificates(b)
+		same, sameErr := roots.ParseCertificates(b)
+		require.Equal(t, chain, same, "whatever is pinned")
+		require.Equal(t, err, sameErr)
 		if err != nil {
 			require.Nil(t, chain.Endorsement("VCEK"))
 			require.Nil(t, chain.Endorsement("VLEK"))
