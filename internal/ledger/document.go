@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 )
@@ -17,28 +18,58 @@ type endorsements struct {
 	CRLs         []enclave.Digest `json:"crls,omitempty"`
 }
 
-// putDocument stores a document once, whoever names it.
-func putDocument(ctx context.Context, tx *sql.Tx, body []byte) (enclave.Digest, error) {
-	d := enclave.Digest(sha256.Sum256(body))
-	_, err := tx.ExecContext(ctx, "INSERT INTO documents (digest, body) VALUES (?,?) ON CONFLICT DO NOTHING", d.String(), body)
-	return d, err
+const insertDocument = "INSERT INTO documents (digest, body) VALUES (?,?) ON CONFLICT DO NOTHING"
+
+// stored remembers documents that are in the ledger: what AMD signed for a product comes with the
+// evidence of each of its chips. A document never leaves the ledger.
+type stored struct {
+	mu      sync.Mutex
+	digests map[enclave.Digest]struct{}
 }
 
-func putEndorsements(ctx context.Context, tx *sql.Tx, e enclave.Endorsements) (endorsements, error) {
-	var out endorsements
+// maxStored bounds what is remembered, about 100 bytes each.
+const maxStored = 1 << 15
+
+func newStored() *stored { return &stored{digests: map[enclave.Digest]struct{}{}} }
+
+func (s *stored) has(d enclave.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.digests[d]
+	return ok
+}
+
+// add is told of documents whose write has returned without error.
+func (s *stored) add(list []document) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.digests)+len(list) > maxStored {
+		clear(s.digests)
+	}
+	for _, d := range list {
+		s.digests[d.digest] = struct{}{}
+	}
+}
+
+type document struct {
+	digest enclave.Digest
+	body   []byte
+}
+
+// endorsing names what evidence was judged by, and lists what of it is not known to be stored.
+func (l *Ledger) endorsing(e enclave.Endorsements) (out endorsements, missing []document) {
 	for _, part := range []struct {
 		to   *[]enclave.Digest
 		from [][]byte
 	}{{&out.Certificates, e.Certificates}, {&out.Authorities, e.Authorities}, {&out.CRLs, e.CRLs}} {
 		for _, body := range part.from {
-			d, err := putDocument(ctx, tx, body)
-			if err != nil {
-				return out, err
+			d := enclave.Digest(sha256.Sum256(body))
+			if *part.to = append(*part.to, d); !l.stored.has(d) {
+				missing = append(missing, document{d, body})
 			}
-			*part.to = append(*part.to, d)
 		}
 	}
-	return out, nil
+	return out, missing
 }
 
 // endorse gives pieces of evidence back what they were judged by.

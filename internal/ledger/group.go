@@ -27,8 +27,8 @@ type pendingWrite struct {
 	done chan error
 }
 
-// write runs f in a transaction: all of it is on the disk, or nothing. f may run a second time,
-// in a transaction of its own, when the one that it shared has failed; it must touch nothing but
+// write runs f in a transaction: all of it is on the disk, or nothing. f may run again,
+// in another transaction, when the one that it shared has failed; it must touch nothing but
 // the transaction, and variables that it sets anew.
 func (l *Ledger) write(ctx context.Context, f func(*sql.Tx) error) error {
 	g, w := l.group, &pendingWrite{do: f, done: make(chan error, 1)}
@@ -71,11 +71,18 @@ func (g *group) take() []*pendingWrite {
 	return out
 }
 
-// lead writes what waits, for everybody. One caller's end of patience is not the others'.
+// lead writes what waits, for everybody. One caller's end of patience is not the others'. That a
+// write fails is rare: only then are they told apart, by savepoints.
 func (l *Ledger) lead(ctx context.Context) {
 	defer func() { <-l.group.turn }()
 	ctx = context.WithoutCancel(ctx)
 	list := l.group.take()
+	if len(list) > 1 && l.alone(ctx, all(list)) == nil {
+		for _, w := range list {
+			w.done <- nil
+		}
+		return
+	}
 	if len(list) > 1 {
 		errs, err := l.together(ctx, list)
 		if err == nil {
@@ -87,6 +94,18 @@ func (l *Ledger) lead(ctx context.Context) {
 	}
 	for _, w := range list {
 		w.done <- l.alone(ctx, w.do)
+	}
+}
+
+// all is every write after the other, up to the first that fails.
+func all(list []*pendingWrite) func(*sql.Tx) error {
+	return func(tx *sql.Tx) error {
+		for _, w := range list {
+			if err := w.do(tx); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 }
 

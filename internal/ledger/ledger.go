@@ -29,6 +29,8 @@ type Ledger struct {
 	db       *sql.DB
 	group    *group
 	enrolled *inForce
+	prepared map[string]*sql.Stmt // of what is written for every node of a job; never written after Open
+	stored   *stored
 }
 
 // Open opens or makes the ledger and brings its schema up to date.
@@ -42,8 +44,14 @@ func Open(ctx context.Context, path string) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger %s: %w", path, err)
 	}
 	db.SetMaxOpenConns(1)
-	l := &Ledger{db: db, group: newGroup(), enrolled: newInForce()}
-	if err := l.migrate(ctx); err != nil {
+	l := &Ledger{db: db, group: newGroup(), enrolled: newInForce(), prepared: map[string]*sql.Stmt{}, stored: newStored()}
+	err = l.migrate(ctx)
+	for _, query := range []string{insertEvidence, insertDocument} {
+		if err == nil {
+			l.prepared[query], err = db.PrepareContext(ctx, query)
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open ledger %s: %w", path, err), db.Close())
 	}
 	return l, nil
@@ -75,6 +83,12 @@ func (l *Ledger) migrate(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// put executes a statement that Open has prepared, in a transaction.
+func (l *Ledger) put(ctx context.Context, tx *sql.Tx, query string, args ...any) error {
+	_, err := tx.StmtContext(ctx, l.prepared[query]).ExecContext(ctx, args...)
+	return err
 }
 
 // exec is a write of one statement.

@@ -133,16 +133,23 @@ type Evidence struct {
 	At       time.Time
 }
 
+const insertEvidence = `INSERT INTO evidence
+	(cluster, job, restart, node, purpose, epoch, nonce, report, certificates, provider, keys, result, endorsements, at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)`
+
 // AddEvidence stores evidence; a nonce stands in the ledger once, whatever the memory forgot.
 func (l *Ledger) AddEvidence(ctx context.Context, e Evidence) error {
-	err := l.write(ctx, func(tx *sql.Tx) error { return putEvidence(ctx, tx, e) })
+	put, kept := l.evidenceRow(e)
+	err := l.write(ctx, func(tx *sql.Tx) error { return put(ctx, tx) })
 	if err != nil {
 		return fmt.Errorf("store evidence of node %s: %w", e.Node, err)
 	}
+	kept()
 	return nil
 }
 
-func putEvidence(ctx context.Context, tx *sql.Tx, e Evidence) error {
+// evidenceRow prepares what is to be written before it is anybody's turn to write; put writes it, and
+// kept is to be called when that is on the disk.
+func (l *Ledger) evidenceRow(e Evidence) (put func(context.Context, *sql.Tx) error, kept func()) {
 	report, certificates := e.Evidence.Report, e.Evidence.Certificates
 	if report == nil {
 		report = []byte{}
@@ -150,15 +157,20 @@ func putEvidence(ctx context.Context, tx *sql.Tx, e Evidence) error {
 	if certificates == nil {
 		certificates = []byte{}
 	}
-	endorsed, err := putEndorsements(ctx, tx, e.Result.Endorsements)
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO evidence
-		(cluster, job, restart, node, purpose, epoch, nonce, report, certificates, provider, keys, result, endorsements, at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+	endorsed, missing := l.endorsing(e.Result.Endorsements)
+	row := []any{
 		e.Key.Cluster, e.Key.Job, e.Key.Restart, e.Node, e.Purpose, e.Epoch, e.Nonce.String(),
-		report, certificates, e.Evidence.Provider, text(e.Keys), text(e.Result), text(endorsed), millis(e.At))
-	return err
+		report, certificates, e.Evidence.Provider, text(e.Keys), text(e.Result), text(endorsed), millis(e.At),
+	}
+	put = func(ctx context.Context, tx *sql.Tx) error {
+		for _, d := range missing {
+			if err := l.put(ctx, tx, insertDocument, d.digest.String(), d.body); err != nil {
+				return err
+			}
+		}
+		return l.put(ctx, tx, insertEvidence, row...)
+	}
+	return put, func() { l.stored.add(missing) }
 }
 
 // EvidenceOf lists all evidence of one start, in the order it came.

@@ -25,8 +25,9 @@ type Renewal struct {
 // and the latest that were affirmed and of every one that was not. A nonce stands once.
 func (l *Ledger) AddRenewal(ctx context.Context, e Evidence, digest enclave.Digest, good bool) error {
 	k := e.Key
+	put, kept := l.evidenceRow(e)
 	err := l.write(ctx, func(tx *sql.Tx) error {
-		if err := putEvidence(ctx, tx, e); err != nil {
+		if err := put(ctx, tx); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO renewals (cluster, job, restart, node, epoch, nonce, digest, good, at) VALUES (?,?,?,?,?,?,?,?,?)`,
@@ -43,6 +44,7 @@ func (l *Ledger) AddRenewal(ctx context.Context, e Evidence, digest enclave.Dige
 	if err != nil {
 		return fmt.Errorf("store renewal of node %s: %w", e.Node, err)
 	}
+	kept()
 	return nil
 }
 
