@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/certs"
 	"github.com/slurm-enclave/slurm-enclave/internal/claim"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
@@ -205,6 +206,9 @@ func (b *books) learn(chips []api.Chip) {
 	}
 	b.now.Load().appraisal.Learn(seen)
 }
+
+// survey weighs every file of the certificate store.
+func (b *books) survey() ([]certs.Holding, error) { return b.now.Load().appraisal.Survey() }
 
 // writeLua replaces the table that job_submit reads: slurmctld sees the old one or the new one.
 func writeLua(path string, text []byte) error {

@@ -2,9 +2,7 @@ package enclaved
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"time"
 
@@ -13,8 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/certs"
-	"github.com/slurm-enclave/slurm-enclave/internal/config"
-	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
 )
 
 // lookAhead is how often the certificate store is looked through for what ends.
@@ -85,7 +81,7 @@ func (m *metrics) serve(ctx context.Context, address string) error {
 
 // lookThrough raises an alarm for what ends within 30 days, or is of no use already.
 func (d *daemon) lookThrough(ctx context.Context, now time.Time) {
-	holding, err := survey(d.config.Controller)
+	holding, err := d.books.survey()
 	if err != nil {
 		d.verifier.Raise(ctx, "E529", err.Error())
 		return
@@ -102,20 +98,4 @@ func (d *daemon) lookThrough(ctx context.Context, now time.Time) {
 	if len(list) > 0 {
 		d.verifier.Raise(ctx, "E529", fmt.Sprintf("%d files of the certificate store need a look, first %s: it %s", len(list), list[0].Path, list[0].Text))
 	}
-}
-
-func survey(c config.Controller) ([]certs.Holding, error) {
-	roots, err := verifier.LoadRoots(c)
-	if err != nil {
-		return nil, err
-	}
-	s, err := certs.Open(c.Certificates)
-	if errors.Is(err, fs.ErrNotExist) { // the nodes' hosts hand them out
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	out, err := certs.Survey(s, roots)
-	return out, errors.Join(err, s.Close())
 }

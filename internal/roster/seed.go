@@ -13,8 +13,10 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 )
 
-// seedSize is the PSK seed's length.
-const seedSize = 32
+const (
+	seedSize         = 32          // of the PSK seed
+	encapsulatedSize = 1088 + 1*32 // MLKEM768X25519: an ML-KEM-768 ciphertext and an X25519 key
+)
 
 // NewSeed draws the seed of one job and epoch.
 func NewSeed() enclave.Secret {
@@ -28,35 +30,81 @@ func suite() (hpke.KEM, hpke.KDF, hpke.AEAD) {
 	return hpke.MLKEM768X25519(), hpke.HKDFSHA256(), hpke.ChaCha20Poly1305()
 }
 
-// seedInfo binds a sealed seed to one signed header (job, restart, epoch, members) and one node.
-func seedInfo(header enclave.Digest, node string) []byte {
+// seedInfo binds an envelope to the node that it is for.
+func seedInfo(node string) []byte {
 	w := newWriter(tagSeed)
-	w.bytes(header[:])
 	w.text(node)
 	return w.b
 }
 
-// SealSeed encrypts the seed for one node's HPKE key (1216 bytes, MLKEM768X25519).
-func SealSeed(seed enclave.Secret, header enclave.Digest, node string, hpkeKey []byte) ([]byte, error) {
+// CheckKey makes sure that a seed can be sealed for a node's HPKE key.
+func CheckKey(hpkeKey []byte) error {
+	kem, _, _ := suite()
+	if _, err := kem.NewPublicKey(hpkeKey); err != nil {
+		return fmt.Errorf("check sealing key: %w", err)
+	}
+	return nil
+}
+
+// Envelope is the half of sealing that needs the node's key alone, and most of its time: it is made
+// while the others' evidence is still awaited. It is closed once.
+type Envelope struct {
+	encapsulated []byte
+	sender       *hpke.Sender
+	node         string
+}
+
+// NewEnvelope is for one node's HPKE key (1216 bytes, MLKEM768X25519).
+func NewEnvelope(node string, hpkeKey []byte) (*Envelope, error) {
 	kem, kdf, aead := suite()
 	pub, err := kem.NewPublicKey(hpkeKey)
 	if err != nil {
-		return nil, fmt.Errorf("seal seed for %s: %w", node, err)
+		return nil, fmt.Errorf("prepare seed for %s: %w", node, err)
 	}
-	if len(seed.Bytes()) != seedSize {
-		return nil, fmt.Errorf("seal seed for %s: seed of %d bytes", node, len(seed.Bytes()))
-	}
-	sealed, err := hpke.Seal(pub, kdf, aead, seedInfo(header, node), seed.Bytes())
+	encapsulated, sender, err := hpke.NewSender(pub, kdf, aead, seedInfo(node))
 	if err != nil {
-		return nil, fmt.Errorf("seal seed for %s: %w", node, err)
+		return nil, fmt.Errorf("prepare seed for %s: %w", node, err)
 	}
-	return sealed, nil
+	return &Envelope{encapsulated, sender, node}, nil
 }
 
-// OpenSeed decrypts what SealSeed made for this node and header, and nothing else.
+// Close encrypts the seed, bound to one signed header (job, restart, epoch, members). The envelope is
+// used up: a second message in it would not open.
+func (e *Envelope) Close(seed enclave.Secret, header enclave.Digest) ([]byte, error) {
+	if e.sender == nil {
+		return nil, fmt.Errorf("seal seed for %s: the envelope is closed already", e.node)
+	}
+	if len(seed.Bytes()) != seedSize {
+		return nil, fmt.Errorf("seal seed for %s: seed of %d bytes", e.node, len(seed.Bytes()))
+	}
+	body, err := e.sender.Seal(header[:], seed.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("seal seed for %s: %w", e.node, err)
+	}
+	e.sender = nil
+	return append(e.encapsulated, body...), nil
+}
+
+// SealSeed is an envelope that is closed at once.
+func SealSeed(seed enclave.Secret, header enclave.Digest, node string, hpkeKey []byte) ([]byte, error) {
+	e, err := NewEnvelope(node, hpkeKey)
+	if err != nil {
+		return nil, err
+	}
+	return e.Close(seed, header)
+}
+
+// OpenSeed decrypts what was sealed for this node and header, and nothing else.
 func OpenSeed(key hpke.PrivateKey, header enclave.Digest, node string, sealed []byte) (enclave.Secret, error) {
-	_, kdf, aead := suite()
-	b, err := hpke.Open(key, kdf, aead, seedInfo(header, node), sealed)
+	kem, kdf, aead := suite()
+	if key.KEM().ID() != kem.ID() || len(sealed) < encapsulatedSize {
+		return enclave.Secret{}, fmt.Errorf("open seed for %s: not sealed with MLKEM768X25519", node)
+	}
+	recipient, err := hpke.NewRecipient(sealed[:encapsulatedSize], key, kdf, aead, seedInfo(node))
+	var b []byte
+	if err == nil {
+		b, err = recipient.Open(header[:], sealed[encapsulatedSize:])
+	}
 	if err != nil {
 		return enclave.Secret{}, fmt.Errorf("open seed for %s: %w", node, err)
 	}

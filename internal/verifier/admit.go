@@ -9,7 +9,6 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
 	"github.com/slurm-enclave/slurm-enclave/internal/roster"
-	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
 // overrun is how long after its time limit a job's enclave still stands, for Slurm's KillWait
@@ -40,7 +39,7 @@ func (v *Verifier) admit(ctx context.Context, s *start) error {
 	row := s.row()
 	v.mu.Unlock()
 	row.Header, row.Signature = signed.Header, signed.Signature
-	if s.leaves, err = api.Encode(api.LeavesAnswer{Peers: s.peers}); err != nil {
+	if s.leaves, err = roster.Pack(s.peers); err != nil {
 		return err
 	}
 	now, k := time.Now(), s.plan.Job.JobKey
@@ -81,13 +80,15 @@ func (s *start) simulated() bool {
 func (v *Verifier) answerAll(s *start, signed roster.Signed, tree *roster.Tree) error {
 	seed := roster.NewSeed()
 	defer seed.Wipe()
+	digest := signed.Digest()
 	return onAllCores(len(s.peers), func(i int) error {
 		p := s.peers[i]
 		x := s.seats[p.Node]
-		sealed, err := roster.SealSeed(seed, signed.Digest(), p.Node, x.post.Keys.HPKE)
+		sealed, err := x.envelope.Close(seed, digest)
 		if err != nil {
 			return err
 		}
+		x.envelope = nil
 		path, err := tree.Prove(i)
 		if err != nil {
 			return err

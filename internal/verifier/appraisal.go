@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/appraise"
+	"github.com/slurm-enclave/slurm-enclave/internal/certs"
 	"github.com/slurm-enclave/slurm-enclave/internal/claim"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
@@ -105,6 +106,9 @@ func (a *Appraisal) Refresh() error { return a.shelf.refresh() }
 // report asks for one.
 func (a *Appraisal) Learn(seen [][]byte) { a.shelf.learn(seen) }
 
+// Survey weighs every file of the certificate store.
+func (a *Appraisal) Survey() ([]certs.Holding, error) { return a.shelf.survey() }
+
 // Known is how many signatures above reports are remembered.
 func (a *Appraisal) Known() int { return a.shelf.memo.Len() }
 
@@ -194,7 +198,7 @@ func (a *Appraisal) judge(r Rules, e enclave.Evidence, c claim.Claim, m Machine)
 // verify takes the certificate from the evidence, or from the store when the host gave none.
 func (a *Appraisal) verify(e enclave.Evidence) snp.Result {
 	opt := snp.Options{Roots: a.roots, At: time.Now(), CRLs: a.shelf.current(), Memo: a.shelf.memo}
-	chain, err := snp.ParseCertificates(e.Certificates)
+	chain, err := a.roots.ParseCertificates(e.Certificates)
 	r := snp.Verify(e.Report, chain, opt)
 	none := err == nil || errors.Is(err, snp.ErrNoCertificate) // a host may give the keys above it alone
 	if !none || chain.Endorsement(r.Signer) != nil {
@@ -204,6 +208,6 @@ func (a *Appraisal) verify(e enclave.Evidence) snp.Result {
 	if err != nil || b == nil {
 		return r
 	}
-	chain, _ = snp.ParseCertificates(b) // Verify tells of the error
+	chain, _ = a.roots.ParseCertificates(b) // Verify tells of the error
 	return snp.Verify(e.Report, chain, opt)
 }

@@ -2,7 +2,6 @@ package verifier
 
 import (
 	"context"
-	"crypto/hpke"
 	"slices"
 	"time"
 
@@ -46,10 +45,11 @@ func (v *Verifier) PostEvidence(ctx context.Context, node string, a api.Announce
 
 // accept admits an announcement once, and appraises it outside the lock.
 func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announcement) error {
+	unsigned := a.CheckSignature()
 	v.mu.Lock()
 	x.spoke = true
 	again := x.repeats(a)
-	err := v.admissible(s, x, a)
+	err := v.admissible(s, x, a, unsigned)
 	if err == nil && !again {
 		x.judging = a.Signature
 	}
@@ -58,14 +58,14 @@ func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announc
 		return err
 	}
 	// A node that hangs up must not look like a ledger that can't be written.
-	result, broken := v.judge(context.WithoutCancel(ctx), s, x.node, a)
+	result, envelope, broken := v.judge(context.WithoutCancel(ctx), s, x.node, a)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	x.judging = nil
 	if s.phase != first { // decided in between
 		return nil
 	}
-	x.post, x.result, x.broken = a, result, broken
+	x.post, x.result, x.envelope, x.broken = a, result, envelope, broken
 	if broken == nil && s.keyTaken(a) {
 		x.broken = keyRefusal(a.Node)
 	}
@@ -74,8 +74,9 @@ func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announc
 	return nil
 }
 
-// admissible checks what needs no appraisal, and uses the nonce up. The caller holds v.mu.
-func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement) error {
+// admissible checks what needs no appraisal, and uses the nonce up. unsigned is what the check of
+// the signature said, which is made before the lock is taken. The caller holds v.mu.
+func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement, unsigned error) error {
 	switch {
 	case x.repeats(a):
 		return nil
@@ -86,22 +87,27 @@ func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement) error {
 	case a.Epoch != s.epoch || a.Purpose != claim.PurposeJob:
 		return enclave.Refuse("E502", enclave.FaultService, "announcement of epoch %d and purpose %d, want %d and %d", a.Epoch, a.Purpose, s.epoch, claim.PurposeJob)
 	}
-	if err := a.CheckSignature(); err != nil {
-		return enclave.Refuse("E127", enclave.FaultService, "%v", err)
+	if unsigned != nil {
+		return enclave.Refuse("E127", enclave.FaultService, "%v", unsigned)
 	}
 	return v.tickets.take(a.Nonce, holder{a.Job, a.Node, a.Purpose})
 }
 
 // judge has the evidence appraised for the claim that the verifier computes itself, adds the
-// checks against the inventory, and stores it all.
-func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *api.Announcement) (*enclave.AttestationResult, *enclave.Refusal) {
+// checks against the inventory, and stores it all. The envelope is what the seed will be sealed in:
+// most of that work is done here, and not when the last node's evidence is in.
+func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *api.Announcement) (*enclave.AttestationResult, *roster.Envelope, *enclave.Refusal) {
 	name := s.plan.Tenant.Policy
 	if !v.inForce(name, s.plan.Policy) {
 		v.stopAll(s, enclave.Refuse("E508", enclave.FaultService, "policy %q changed while the job started", name))
-		return nil, nil
+		return nil, nil, nil
 	}
 	c := api.JobClaim(a.Job, s.plan.Job.HetOffset, v.digest, s.plan.Policy, a)
-	result, refusal := v.appraise(ctx, name, node, c, a)
+	var envelope *roster.Envelope
+	result, refusal := v.appraise(ctx, name, node, c, a, func() (err error) {
+		envelope, err = roster.NewEnvelope(a.Node, a.Keys.HPKE)
+		return err
+	})
 	work, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	err := v.Ledger.AddEvidence(work, ledger.Evidence{
@@ -112,7 +118,7 @@ func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *ap
 		v.stopAll(s, ledgerRefusal(err))
 	}
 	a.Evidence, result.Endorsements = enclave.Evidence{}, enclave.Endorsements{} // the ledger has them: a large job's would fill the memory
-	return result, refusal
+	return result, envelope, refusal
 }
 
 // inForce is true when the policy is still what the node was told.
@@ -121,15 +127,21 @@ func (v *Verifier) inForce(name string, digest enclave.Digest) bool {
 	return err == nil && now == digest
 }
 
-// appraise gives the result and, unless the node is affirmed, whose fault that is.
-func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Node, c claim.Claim, a *api.Announcement) (*enclave.AttestationResult, *enclave.Refusal) {
+// appraise gives the result and, unless the node is affirmed, whose fault that is. seal says
+// whether a seed can be sealed for the node.
+func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Node, c claim.Claim, a *api.Announcement, seal func() error) (*enclave.AttestationResult, *enclave.Refusal) {
 	enrolled, err := v.Ledger.Enrolled(ctx, node.Name)
+	rules := v.rules(ctx, policy, c.Policy)
 	result := enclave.AttestationResult{Node: node.Name, Status: enclave.StatusNone}
-	if err == nil {
-		result = v.inTurn(v.rules(ctx, policy, c.Policy), a.Evidence, c, Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID})
-	}
+	var unsealable error
+	v.inTurn(func() {
+		if err == nil {
+			result = v.Appraiser.Appraise(rules, a.Evidence, c, Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID})
+		}
+		unsealable = seal()
+	})
 	result.Node = node.Name
-	result.Checks = append(result.Checks, enrolCheck(err), addressCheck(node, a), sealCheck(a.Keys.HPKE))
+	result.Checks = append(result.Checks, enrolCheck(err), addressCheck(node, a), sealCheck(unsealable))
 	failed := result.Failed()
 	switch {
 	case failed != nil:
@@ -147,12 +159,12 @@ func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Nod
 	return &result, r
 }
 
-// inTurn appraises on as many processors as there are: of thousands at the same time each would
+// inTurn computes on as many processors as there are: of thousands at the same time each would
 // take as long as all.
-func (v *Verifier) inTurn(r Rules, e enclave.Evidence, c claim.Claim, m Machine) enclave.AttestationResult {
+func (v *Verifier) inTurn(f func()) {
 	v.cores <- struct{}{}
 	defer func() { <-v.cores }()
-	return v.Appraiser.Appraise(r, e, c, m)
+	f()
 }
 
 // rules are those that the claim names: a job keeps the policy that it was started under, or a
@@ -216,8 +228,7 @@ func addressCheck(node enclave.Node, a *api.Announcement) enclave.Check {
 }
 
 // sealCheck makes sure that a seed can be sealed for the node later.
-func sealCheck(key []byte) enclave.Check {
-	_, err := hpke.MLKEM768X25519().NewPublicKey(key)
+func sealCheck(err error) enclave.Check {
 	return check(checkSealing, err == nil, "the HPKE key is not one of MLKEM768X25519")
 }
 

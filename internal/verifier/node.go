@@ -10,8 +10,8 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
-// Leaves gives all peers of a job whose barrier 1 was passed, an api.LeavesAnswer.
-func (v *Verifier) Leaves(_ context.Context, node string, r api.NodeRequest) (api.Encoded, error) {
+// Leaves gives all peers of a job whose barrier 1 was passed.
+func (v *Verifier) Leaves(_ context.Context, node string, r api.NodeRequest) (api.Packed, error) {
 	if r.Node != node {
 		return nil, foreign(node, r.Node)
 	}

@@ -57,7 +57,10 @@ func (v *Verifier) Prove(ctx context.Context, node string, r api.ProveRequest) (
 	}
 	keys := enclave.NodeKeys{Ed25519: key, HPKE: r.HPKE}
 	c := api.EnrolClaim(v.Config.Cluster, v.digest, policy, node, r.Nonce, keys)
-	result := v.inTurn(Rules{}, r.Evidence, c, Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID})
+	var result enclave.AttestationResult
+	v.inTurn(func() {
+		result = v.Appraiser.Appraise(Rules{}, r.Evidence, c, Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID})
+	})
 	result.Node = node
 	err = v.Ledger.AddEvidence(ctx, ledger.Evidence{
 		Key: enclave.JobKey{Cluster: v.Config.Cluster}, Node: node, Purpose: uint8(claim.PurposeEnrol), Nonce: r.Nonce,

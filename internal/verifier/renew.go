@@ -9,6 +9,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/claim"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+	"github.com/slurm-enclave/slurm-enclave/internal/roster"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
@@ -76,7 +77,7 @@ func (v *Verifier) rejudge(ctx context.Context, e ledger.Entry, node string, a *
 		return nil, err
 	}
 	c := api.JobClaim(a.Job, e.Job.HetOffset, v.digest, e.Policy, a)
-	result, refusal := v.appraise(ctx, e.Tenant.Policy, v.lines[node], c, a)
+	result, refusal := v.appraise(ctx, e.Tenant.Policy, v.lines[node], c, a, func() error { return roster.CheckKey(a.Keys.HPKE) })
 	same := m.Keys != nil && m.Keys.WireGuard == a.Keys.WireGuard && m.Keys.Ed25519 == a.Keys.Ed25519 && slices.Equal(m.Keys.HPKE, a.Keys.HPKE)
 	if !same && refusal == nil {
 		refusal = enclave.Refuse("E224", enclave.FaultNode, "renews with other keys than it started with")

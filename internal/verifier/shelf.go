@@ -34,6 +34,28 @@ func newShelf(dir string, roots snp.Roots) *shelf {
 	return &shelf{dir: dir, roots: roots, memo: snp.NewMemo(maxMemo), lists: map[string]*x509.RevocationList{}}
 }
 
+// remembering judges as the roots do, and verifies no certificate's signature a second time.
+type remembering struct {
+	snp.Roots
+	memo *snp.Memo
+}
+
+// Endorsement is certs.Judge's.
+func (r remembering) Endorsement(b []byte) (enclave.Endorsement, error) { return r.Learn(b, r.memo) }
+
+// survey weighs every file of the store; a store that is not there has none.
+func (s *shelf) survey() ([]certs.Holding, error) {
+	store, err := certs.Open(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out, err := certs.Survey(store, remembering{s.roots, s.memo})
+	return out, errors.Join(err, store.Close())
+}
+
 // find gives the stored certificate of a report whose host gave none, or nothing.
 func (s *shelf) find(r enclave.SNPReport) ([]byte, error) {
 	store, err := certs.Open(s.dir)

@@ -42,7 +42,7 @@ type start struct {
 	words   int                          // nodes that said that they are broken
 
 	peers   []enclave.Peer
-	leaves  api.Encoded      // the peers, as every node gets them
+	leaves  api.Packed       // the peers, as every node gets them
 	revoked *enclave.Refusal // why an operator took one of the nodes out while it started
 	stop    *enclave.Refusal // ends the start for everybody, whatever the nodes did
 	refusal *enclave.Refusal // of the job, once refused
@@ -53,17 +53,18 @@ type start struct {
 
 // seat is one node's part.
 type seat struct {
-	node    enclave.Node
-	spoke   bool // made an authenticated call for this start
-	word    bool // broken is the node's own word
-	post    *api.Announcement
-	result  *enclave.AttestationResult
-	broken  *enclave.Refusal // the node's own word, or what appraisal made of its evidence
-	ready   *api.ReadyRequest
-	answer  *roster.Answer
-	denial  *enclave.Refusal // what the node is told
-	blamed  bool             // its failure went through the storm guard
-	judging []byte           // signature of its announcement while that is being appraised
+	node     enclave.Node
+	spoke    bool // made an authenticated call for this start
+	word     bool // broken is the node's own word
+	post     *api.Announcement
+	result   *enclave.AttestationResult
+	envelope *roster.Envelope // for the seed, until that is in it
+	broken   *enclave.Refusal // the node's own word, or what appraisal made of its evidence
+	ready    *api.ReadyRequest
+	answer   *roster.Answer
+	denial   *enclave.Refusal // what the node is told
+	blamed   bool             // its failure went through the storm guard
+	judging  []byte           // signature of its announcement while that is being appraised
 }
 
 // repeats is true for the announcement that was taken already, or is being appraised: a caller

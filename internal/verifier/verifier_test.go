@@ -1,7 +1,6 @@
 package verifier_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -23,6 +22,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
+	"github.com/slurm-enclave/slurm-enclave/internal/roster"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/pki"
@@ -233,9 +233,7 @@ func (w *world) leaves(node string, r api.NodeRequest) ([]enclave.Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var a api.LeavesAnswer
-	err = api.Decode(bytes.NewReader(b), int64(len(b)), &a)
-	return a.Peers, err
+	return roster.Unpack(b)
 }
 
 func (w *world) entry(k enclave.JobKey) ledger.Entry {

@@ -109,17 +109,20 @@ func (p *process) usage() (usage, error) {
 }
 
 // settle waits until enclaved has nothing to do: at its start it verifies the certificates that
-// it knows.
+// it knows. On a machine that others use, too, one quiet moment says little.
 func (p *process) settle(ctx context.Context) error {
-	const look = 300 * time.Millisecond
-	for {
+	const look, enough = 300 * time.Millisecond, 4
+	for quiet := 0; ; {
 		before, err := p.usage()
 		if err != nil {
 			return err
 		}
 		pause(ctx, time.Now().Add(look))
 		after, err := p.usage()
-		if err != nil || after.cpu-before.cpu <= 2*tick {
+		if quiet++; after.cpu-before.cpu > 2*tick {
+			quiet = 0
+		}
+		if err != nil || ctx.Err() != nil || quiet == enough {
 			return errors.Join(err, ctx.Err())
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/roster"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
@@ -32,9 +33,11 @@ func (r *run) traffic() (traffic, error) {
 			continue
 		}
 		if one == 0 {
-			if one, err = size(api.LeavesAnswer{Peers: n.leaves}); err != nil {
+			b, err := roster.Pack(n.leaves)
+			if err != nil {
 				return t, err
 			}
+			one = int64(len(b))
 		}
 		t.leaves, t.fetched = t.leaves+one, t.fetched+1
 	}

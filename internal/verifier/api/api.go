@@ -109,11 +109,6 @@ type NodeRequest struct {
 	Epoch uint32         `json:"epoch"`
 }
 
-// LeavesAnswer holds all peers in the roster's order.
-type LeavesAnswer struct {
-	Peers []enclave.Peer `json:"peers"`
-}
-
 // EvidenceAnswer wraps the roster's answer.
 type EvidenceAnswer struct {
 	Answer roster.Answer `json:"answer"`
@@ -180,17 +175,9 @@ type TeardownRequest struct {
 	Refusal  *enclave.Refusal `json:"refusal,omitempty"` // set when Closed is false
 }
 
-// Encoded is an answer that is JSON already: what all nodes of a job get is made once.
-type Encoded []byte
-
-// Encode makes an answer's JSON.
-func Encode(answer any) (Encoded, error) {
-	b, err := json.Marshal(answer)
-	if err != nil {
-		return nil, fmt.Errorf("encode answer: %w", err)
-	}
-	return b, nil
-}
+// Packed is the answer to a call for leaves: all peers in the roster's order, by roster.Pack. It is
+// the same for all nodes of a job and never changes.
+type Packed []byte
 
 // Empty is the answer that says nothing but yes.
 type Empty struct{}

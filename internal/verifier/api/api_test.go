@@ -54,14 +54,59 @@ func TestAnnouncementIsSignedWhole(t *testing.T) {
 			assert.Error(t, a.CheckSignature())
 		})
 	}
-	t.Run("it survives JSON", func(t *testing.T) {
+	t.Run("it survives the way to the verifier", func(t *testing.T) {
 		t.Parallel()
-		b, err := json.Marshal(good)
+		b, err := good.MarshalBinary()
 		require.NoError(t, err)
 		var back api.Announcement
-		require.NoError(t, api.Decode(bytes.NewReader(b), api.MaxBody, &back))
+		require.NoError(t, back.UnmarshalBinary(b))
+		assert.Equal(t, good, back)
 		assert.NoError(t, back.CheckSignature())
 	})
+}
+
+func TestBodiesOfAnnouncements(t *testing.T) {
+	t.Parallel()
+	good, _ := announcement(t)
+	body, err := good.MarshalBinary()
+	require.NoError(t, err)
+	for n := range body {
+		var a api.Announcement
+		require.Error(t, a.UnmarshalBinary(body[:n]), "cut off after %d bytes", n)
+	}
+	other := good
+	other.Addresses = make([]netip.Addr, 65)
+	_, err = other.MarshalBinary()
+	require.Error(t, err, "more addresses than a node has")
+	text, err := json.Marshal(good)
+	require.NoError(t, err)
+	for name, b := range map[string][]byte{
+		"a byte more": append(bytes.Clone(body), 0), "JSON": text,
+		"an address with a zone of its own spelling": bytes.Replace(body, []byte("10.0.0.1"), []byte("010.0.01"), 1),
+	} {
+		t.Run(name+" is refused", func(t *testing.T) {
+			t.Parallel()
+			var a api.Announcement
+			require.Error(t, a.UnmarshalBinary(b))
+			assert.Equal(t, api.Announcement{}, a, "nothing of it is taken")
+		})
+	}
+}
+
+func TestBodiesAreBounded(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int64{"of a length that was said": 5, "of any length": -1} {
+		t.Run("a body "+name, func(t *testing.T) {
+			t.Parallel()
+			b, err := api.ReadBody(strings.NewReader("12345"), size, 5)
+			require.NoError(t, err)
+			assert.Equal(t, "12345", string(b))
+			_, err = api.ReadBody(strings.NewReader("12345"), size, 4)
+			require.Error(t, err)
+		})
+	}
+	_, err := api.ReadBody(strings.NewReader("123"), 5, 5)
+	require.Error(t, err, "less than was said")
 }
 
 func TestDecodeIsStrict(t *testing.T) {
@@ -82,20 +127,17 @@ func TestDecodeIsStrict(t *testing.T) {
 
 func FuzzDecodeAnnouncement(f *testing.F) {
 	a, _ := announcement(f)
-	b, err := json.Marshal(a)
+	b, err := a.MarshalBinary()
 	require.NoError(f, err)
 	f.Add(b)
-	f.Add([]byte(`{"addresses":["fe80::1%x"],"endpoint":":1"}`))
+	f.Add(b[:40])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var a api.Announcement
-		if api.Decode(bytes.NewReader(b), api.MaxBody, &a) != nil {
+		if a.UnmarshalBinary(b) != nil {
 			return
 		}
-		first := a.CheckSignature() == nil
-		again, err := json.Marshal(a)
+		again, err := a.MarshalBinary()
 		require.NoError(t, err)
-		var back api.Announcement
-		require.NoError(t, api.Decode(bytes.NewReader(again), 4*api.MaxBody, &back))
-		assert.Equal(t, first, back.CheckSignature() == nil)
+		assert.Equal(t, b, again, "there is one way to write it")
 	})
 }

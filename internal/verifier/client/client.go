@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,6 +56,7 @@ type Client struct {
 	opt  Options
 	http *http.Client
 	base string
+	tls  *tls.Config // nil for the Unix socket
 
 	mu  sync.Mutex
 	key ed25519.PublicKey
@@ -63,7 +65,7 @@ type Client struct {
 // New makes a client; it does not call yet.
 func New(o Options) *Client {
 	c := &Client{opt: o, base: "https://" + o.Address}
-	t := &http.Transport{TLSHandshakeTimeout: dialTimeout, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
+	t := &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	if o.Socket != "" {
 		c.base = "http://enclaved"
@@ -71,26 +73,13 @@ func New(o Options) *Client {
 			return dialer.DialContext(ctx, "unix", o.Socket)
 		}
 	} else {
-		if t.DialContext = dialer.DialContext; o.Dial != nil {
-			t.DialContext = o.Dial
+		if c.opt.Dial == nil {
+			c.opt.Dial = dialer.DialContext
 		}
-		t.TLSClientConfig = c.tls()
+		c.tls, t.DialTLSContext = c.config(), c.dial
 	}
 	c.http = &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return c
-}
-
-func (c *Client) tls() *tls.Config {
-	t := &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection holds the pin instead of names, clocks and the system's roots
-		VerifyConnection:   pki.Pin(c.opt.Pin),
-	}
-	if cert := c.opt.Certificate; cert != nil {
-		// Whatever authorities the server names: there is one certificate, and the key in it is pinned.
-		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
-	}
-	return t
 }
 
 // Close gives idle connections back.
@@ -116,8 +105,15 @@ func (c *Client) Evidence(ctx context.Context, a api.Announcement) (roster.Answe
 
 // Leaves fetches all peers; check them with roster.CheckPeers.
 func (c *Client) Leaves(ctx context.Context, r api.NodeRequest) ([]enclave.Peer, error) {
-	out, err := post[api.LeavesAnswer](ctx, c, api.PathLeaves, r)
-	return out.Peers, err
+	packed, err := post[api.Packed](ctx, c, api.PathLeaves, r)
+	if err != nil {
+		return nil, err
+	}
+	peers, err := roster.Unpack(packed)
+	if err != nil {
+		return nil, enclave.Refuse("E518", enclave.FaultService, "the verifier's list of peers: %v: is it of this release?", err)
+	}
+	return peers, nil
 }
 
 // Ready reports that the node is up and waits at barrier 2.
@@ -170,28 +166,43 @@ func (c *Client) Settled(ctx context.Context, k enclave.JobKey) (api.Settlement,
 
 // post sends a body and reads the answer's.
 func post[A any](ctx context.Context, c *Client, path string, body any) (A, error) {
-	b, err := json.Marshal(body)
+	form, marshal := api.TypeJSON, func() ([]byte, error) { return json.Marshal(body) }
+	if binary, is := body.(encoding.BinaryMarshaler); is {
+		form, marshal = api.TypeBinary, binary.MarshalBinary
+	}
+	b, err := marshal()
 	if err != nil {
 		var none A
 		return none, fmt.Errorf("call verifier: %w", err)
 	}
-	return call[A](ctx, c, http.MethodPost, path, b, "")
+	return call[A](ctx, c, request{method: http.MethodPost, path: path, body: b, form: form})
+}
+
+// request is one call's, which may be made more than once.
+type request struct {
+	method, path  string
+	body          []byte
+	form          string // of the body
+	authorization string
 }
 
 // call tries until somebody answers, the patience ends, or ctx does. Only a connection that
 // never came about is tried again: what was sent once is not sent twice.
-func call[A any](ctx context.Context, c *Client, method, path string, body []byte, authorization string) (A, error) {
+func call[A any](ctx context.Context, c *Client, r request) (A, error) {
 	var out A
 	ctx, cancel := context.WithTimeout(ctx, longestCall)
 	defer cancel()
 	end := time.Now().Add(c.opt.Patience)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := c.once(ctx, method, path, body, authorization, &out)
+		err := c.once(ctx, r, &out)
 		if _, refused := enclave.AsRefusal(err); err == nil || refused {
 			return out, err
 		}
-		op, dialing := errors.AsType[*net.OpError](err)
-		if !dialing || op.Op != "dial" || !time.Now().Add(pause).Before(end) {
+		_, away := errors.AsType[notConnected](err)
+		if op, dialing := errors.AsType[*net.OpError](err); dialing && op.Op == "dial" { // the Unix socket's
+			away = true
+		}
+		if !away || !time.Now().Add(pause).Before(end) {
 			return out, c.unreachable(err)
 		}
 		select {
@@ -212,14 +223,14 @@ func (c *Client) unreachable(err error) error {
 	return r
 }
 
-func (c *Client) once(ctx context.Context, method, path string, body []byte, authorization string, out any) error {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+func (c *Client) once(ctx context.Context, r request, out any) error {
+	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, bytes.NewReader(r.body))
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	if authorization != "" {
-		req.Header.Set("Authorization", authorization)
+	req.Header.Set("Content-Type", r.form)
+	if r.authorization != "" {
+		req.Header.Set("Authorization", r.authorization)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
@@ -231,6 +242,10 @@ func (c *Client) once(ctx context.Context, method, path string, body []byte, aut
 	}
 	if res.StatusCode != http.StatusOK {
 		return refusal(res)
+	}
+	if packed, is := out.(*api.Packed); is {
+		*packed, err = api.ReadBody(res.Body, res.ContentLength, maxAnswer)
+		return err
 	}
 	return api.Decode(res.Body, maxAnswer, out)
 }

@@ -36,7 +36,7 @@ func TestAWrongClockOfTheNodeChangesNothing(t *testing.T) {
 			t.Parallel()
 			c := New(Options{Address: strings.TrimPrefix(s.URL, "https://"), Pin: pki.KeyDigest(pub)})
 			defer c.Close()
-			c.http.Transport.(*http.Transport).TLSClientConfig.Time = func() time.Time { return time.Now().Add(off) }
+			c.tls.Time = func() time.Time { return time.Now().Add(off) }
 			_, err := c.Watch(t.Context(), api.WatchRequest{})
 			require.NoError(t, err)
 		})

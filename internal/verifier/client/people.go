@@ -63,7 +63,7 @@ func ask[A any](ctx context.Context, c *Client, path string) (A, error) {
 	if err != nil {
 		return none, enclave.Refuse("E519", enclave.FaultService, "%v", err)
 	}
-	return call[A](ctx, c, http.MethodGet, path, nil, "Munge "+credential)
+	return call[A](ctx, c, request{method: http.MethodGet, path: path, form: api.TypeJSON, authorization: "Munge " + credential})
 }
 
 // EnrolNonce begins an enrolment, as a stranger.

@@ -9,6 +9,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"net"
@@ -23,7 +24,7 @@ import (
 
 // Limits of a connection. A call that waits at a barrier is answered within longestCall.
 const (
-	headerTimeout = 5 * time.Second
+	headerTimeout = 15 * time.Second // of the TLS handshake, too: the nodes of a large job all begin in the same second
 	readTimeout   = 15 * time.Second
 	longestCall   = 150 * time.Second
 	idleTimeout   = 2 * time.Minute
@@ -208,7 +209,16 @@ func source(r *http.Request) string {
 // decode reads one body. What follows may wait at a barrier: net/http would take the end of the
 // time for reading for a caller that hung up.
 func decode(w http.ResponseWriter, r *http.Request, most int64, v any) error {
-	err := api.Decode(http.MaxBytesReader(w, r.Body, most+1), most, v)
+	body := http.MaxBytesReader(w, r.Body, most+1)
+	var err error
+	if form, is := v.(encoding.BinaryUnmarshaler); is {
+		var b []byte
+		if b, err = api.ReadBody(body, r.ContentLength, most); err == nil {
+			err = form.UnmarshalBinary(b)
+		}
+	} else {
+		err = api.Decode(body, most, v)
+	}
 	if err == nil {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a recorder in tests has none
 	}
@@ -220,14 +230,16 @@ func answer(w http.ResponseWriter, v any, err error) {
 		refuse(w, http.StatusConflict, err)
 		return
 	}
-	b, made := v.(api.Encoded)
-	if !made {
-		if b, err = api.Encode(v); err != nil {
+	form := api.TypeBinary
+	b, packed := v.(api.Packed)
+	if !packed {
+		form = api.TypeJSON
+		if b, err = json.Marshal(v); err != nil {
 			refuse(w, http.StatusInternalServerError, err)
 			return
 		}
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", form)
 	_, _ = w.Write(b) // a caller that hung up is not told
 }
 
@@ -242,7 +254,7 @@ func refuse(w http.ResponseWriter, status int, err error) {
 	if err != nil {
 		b = []byte(`{}`)
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", api.TypeJSON)
 	w.WriteHeader(status)
 	_, _ = w.Write(b) // as above
 }
