@@ -47,6 +47,7 @@ func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, e
 func (c *Client) config() *tls.Config {
 	t := &tls.Config{
 		MinVersion:         tls.VersionTLS13,
+		CurvePreferences:   pki.Exchanges(),
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection holds the pin instead of names, clocks and the system's roots
 		VerifyConnection:   pki.Pin(c.opt.Pin),
 	}

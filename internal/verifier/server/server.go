@@ -86,7 +86,7 @@ func (s *Server) Serve(ctx context.Context, public, local net.Listener) error {
 		return err
 	}
 	config := &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert},
+		MinVersion: tls.VersionTLS13, CurvePreferences: pki.Exchanges(), Certificates: []tls.Certificate{cert},
 		ClientAuth: tls.RequestClientCert, // checked by the handler, which can count and refuse in words
 	}
 	outside := s.http(s.Public(), nil)
