@@ -16,7 +16,7 @@ func upRoutes(ctx context.Context, k Kernel, d Device) error {
 	if err != nil {
 		return err
 	}
-	if err = change(ctx, have, d.Routes, k.Routes.AddRoute, k.Routes.DeleteRoute); err != nil {
+	if err = change(ctx, have, d.Routes, k.Routes.AddRoutes, k.Routes.DeleteRoute); err != nil {
 		return err
 	}
 	if have, err = k.Routes.Routes(ctx, table); err != nil {
@@ -31,7 +31,7 @@ func upRules(ctx context.Context, k Kernel, d Device) error {
 	if err != nil {
 		return err
 	}
-	if err = change(ctx, have, d.Rules, k.Rules.AddRule, k.Rules.DeleteRule); err != nil {
+	if err = change(ctx, have, d.Rules, each(k.Rules.AddRule), k.Rules.DeleteRule); err != nil {
 		return err
 	}
 	if have, err = rulesOf(ctx, k, job); err != nil {
@@ -41,10 +41,10 @@ func upRules(ctx context.Context, k Kernel, d Device) error {
 }
 
 // change adds what is wanted and not there, and then deletes what is there and not wanted.
-func change[T comparable](ctx context.Context, have, want []T, add, remove func(context.Context, T) error) error {
-	for _, x := range missing(want, have) {
-		if err := add(ctx, x); err != nil {
-			return fmt.Errorf("add %v: %w", x, err)
+func change[T comparable](ctx context.Context, have, want []T, add func(context.Context, []T) error, remove func(context.Context, T) error) error {
+	if list := missing(want, have); len(list) > 0 {
+		if err := add(ctx, list); err != nil {
+			return err
 		}
 	}
 	for _, x := range missing(have, want) {
@@ -53,6 +53,18 @@ func change[T comparable](ctx context.Context, have, want []T, add, remove func(
 		}
 	}
 	return nil
+}
+
+// each adds one after the other.
+func each[T any](add func(context.Context, T) error) func(context.Context, []T) error {
+	return func(ctx context.Context, list []T) error {
+		for _, x := range list {
+			if err := add(ctx, x); err != nil {
+				return fmt.Errorf("add %v: %w", x, err)
+			}
+		}
+		return nil
+	}
 }
 
 // Down deletes the interface, the rules and the routes of a job, whether Up ran, half ran or
@@ -117,7 +129,11 @@ func jobOf(d Device) uint32 { return d.Tunnel.FwMark & jobBits }
 
 // missing are the things of want that have has not.
 func missing[T comparable](want, have []T) []T {
-	return slices.DeleteFunc(slices.Clone(want), func(w T) bool { return slices.Contains(have, w) })
+	there := make(map[T]struct{}, len(have))
+	for _, h := range have {
+		there[h] = struct{}{}
+	}
+	return slices.DeleteFunc(slices.Clone(want), func(w T) bool { _, ok := there[w]; return ok })
 }
 
 func same[T comparable](what string, have, want []T) error {

@@ -25,7 +25,8 @@ type Links interface {
 // Routes reads and changes a routing table, both families.
 type Routes interface {
 	Routes(ctx context.Context, table uint32) ([]Route, error)
-	AddRoute(ctx context.Context, r Route) error
+	// AddRoutes adds all, or some and gives the error of the first that it could not add.
+	AddRoutes(ctx context.Context, list []Route) error
 	DeleteRoute(ctx context.Context, r Route) error
 }
 

@@ -37,6 +37,7 @@ func (Kernel) Routes(ctx context.Context, table uint32) ([]mesh.Route, error) {
 		return nil, err
 	}
 	var out []mesh.Route
+	names := map[int]string{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		list, err := again(func() ([]netlink.Route, error) {
 			return netlink.RouteListFiltered(family, &netlink.Route{Table: int(table)}, netlink.RT_FILTER_TABLE)
@@ -51,22 +52,16 @@ func (Kernel) Routes(ctx context.Context, table uint32) ([]mesh.Route, error) {
 			}
 			route.Source, _ = netip.AddrFromSlice(r.Src)
 			route.To, route.Source = route.To.Unmap(), route.Source.Unmap()
-			if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
-				route.Device = l.Attrs().Name
+			if _, known := names[r.LinkIndex]; !known {
+				if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
+					names[r.LinkIndex] = l.Attrs().Name
+				}
 			}
+			route.Device = names[r.LinkIndex]
 			out = append(out, route)
 		}
 	}
 	return out, nil
-}
-
-// AddRoute implements mesh.Routes.
-func (Kernel) AddRoute(ctx context.Context, r mesh.Route) error {
-	route, err := native(ctx, r)
-	if err != nil {
-		return err
-	}
-	return netlink.RouteAdd(route)
 }
 
 // DeleteRoute implements mesh.Routes.
@@ -74,30 +69,13 @@ func (Kernel) DeleteRoute(ctx context.Context, r mesh.Route) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// Without the device: it may be gone, and the address is one in the job's own table.
-	err := netlink.RouteDel(&netlink.Route{Table: int(r.Table), Dst: single(r.To)})
+	// Without the device: it may be gone, and the address is one in the job's own table. Of any scope:
+	// the kernel finds no route of a link under the scope of all.
+	err := netlink.RouteDel(&netlink.Route{Table: int(r.Table), Dst: single(r.To), Scope: netlink.SCOPE_NOWHERE})
 	if errors.Is(err, unix.ESRCH) {
 		return nil // it went with its device
 	}
 	return err
-}
-
-func native(ctx context.Context, r mesh.Route) (*netlink.Route, error) {
-	l, err := find(ctx, r.Device)
-	if err != nil {
-		return nil, err
-	}
-	if l == nil {
-		return nil, fmt.Errorf("no interface %s", r.Device)
-	}
-	out := &netlink.Route{
-		Table: int(r.Table), LinkIndex: l.Attrs().Index, Dst: single(r.To), Src: r.Source.AsSlice(),
-		Protocol: unix.RTPROT_STATIC,
-	}
-	if r.To.Is4() {
-		out.Scope = netlink.SCOPE_LINK
-	}
-	return out, nil
 }
 
 // Rules implements mesh.Rules. Rules of the site's that use what we do not know come out with

@@ -123,19 +123,24 @@ func (h *Host) Routes(_ context.Context, table uint32) ([]mesh.Route, error) {
 	return out, h.Fail["read routes"]
 }
 
-// AddRoute refuses a route that is there, or whose device or source is not.
-func (h *Host) AddRoute(_ context.Context, r mesh.Route) error {
+// AddRoutes refuses a route that is there, or whose device or source is not.
+func (h *Host) AddRoutes(_ context.Context, list []mesh.Route) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	do, err := h.act("add route", r.To.String())
-	if err != nil || !do {
-		return err
+	for _, r := range list {
+		do, err := h.act("add route", r.To.String())
+		if err != nil {
+			return err
+		}
+		if !do {
+			continue
+		}
+		link := h.links[r.Device]
+		if slices.Contains(h.routes, r) || !link.Up || !slices.Contains(link.Addresses, r.Source) {
+			return ErrExists
+		}
+		h.routes = append(h.routes, r)
 	}
-	link := h.links[r.Device]
-	if slices.Contains(h.routes, r) || !link.Up || !slices.Contains(link.Addresses, r.Source) {
-		return ErrExists
-	}
-	h.routes = append(h.routes, r)
 	return nil
 }
 
