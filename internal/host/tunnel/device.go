@@ -13,6 +13,8 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/ipc"
 	"golang.zx2c4.com/wireguard/tun"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/host/crossing"
 )
 
 // Device is a WireGuard interface that this process holds. It is gone when the process is.
@@ -33,7 +35,7 @@ func Open(name string, mtu int) (*Device, error) {
 		return nil, fmt.Errorf("make %s: %w", name, err)
 	}
 	quiet := device.NewLogger(device.LogLevelSilent, "")
-	d := &Device{wireguard: device.NewDevice(t, conn.NewDefaultBind(), quiet)}
+	d := &Device{wireguard: device.NewDevice(t, crossing.Wrap(conn.NewDefaultBind()), quiet)}
 	socket, err := ipc.UAPIOpen(name)
 	if err != nil {
 		d.wireguard.Close()
