@@ -2,10 +2,14 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -23,15 +27,39 @@ const controlDirectory = "/var/run/wireguard"
 // through all peers that it has for each that is added.
 const peersAtOnce = 32
 
-// Configure implements mesh.WireGuard, over genetlink for the kernel's devices and over the
-// control socket for the keeper's. The device's own settings go first, and the old peers with them.
-func (Kernel) Configure(ctx context.Context, device string, t mesh.Tunnel) error {
+// answerTime is how long a keeper may take to take note of a caller.
+const answerTime = 2 * time.Second
+
+// control opens WireGuard's control. wgctrl waits for ever for a keeper that was stopped or hangs,
+// and with it would the epilog; so the keeper is first seen to answer a caller who says nothing.
+func control(ctx context.Context, device string) (*wgctrl.Client, error) {
+	d := net.Dialer{Timeout: answerTime}
+	if s, err := d.DialContext(ctx, "unix", filepath.Join(controlDirectory, device+".sock")); err == nil {
+		defer func() { _ = s.Close() }()
+		_ = s.SetDeadline(time.Now().Add(answerTime))
+		if end, ok := s.(*net.UnixConn); ok {
+			_ = end.CloseWrite()
+		}
+		if _, err = s.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, fmt.Errorf("open WireGuard control of %s: enclave-keeper does not answer: %w", device, err)
+		}
+	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	c, err := wgctrl.New()
 	if err != nil {
-		return fmt.Errorf("open WireGuard control: %w", err)
+		return nil, fmt.Errorf("open WireGuard control: %w", err)
+	}
+	return c, nil
+}
+
+// Configure implements mesh.WireGuard, over genetlink for the kernel's devices and over the
+// control socket for the keeper's. The device's own settings go first, and the old peers with them.
+func (Kernel) Configure(ctx context.Context, device string, t mesh.Tunnel) error {
+	c, err := control(ctx, device)
+	if err != nil {
+		return err
 	}
 	defer func() { _ = c.Close() }()
 	key := wgtypes.Key(t.PrivateKey.Bytes())
@@ -69,12 +97,9 @@ func (Kernel) Configure(ctx context.Context, device string, t mesh.Tunnel) error
 // Narrow implements mesh.Peers. The peers that go are the first: one message may be cut into
 // several for the kernel.
 func (Kernel) Narrow(ctx context.Context, device string, gone []enclave.PublicKey, stay []mesh.Peer) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	c, err := wgctrl.New()
+	c, err := control(ctx, device)
 	if err != nil {
-		return fmt.Errorf("open WireGuard control: %w", err)
+		return err
 	}
 	defer func() { _ = c.Close() }()
 	var peers []wgtypes.PeerConfig
@@ -94,12 +119,9 @@ func (Kernel) Narrow(ctx context.Context, device string, gone []enclave.PublicKe
 
 // State implements mesh.WireGuard.
 func (Kernel) State(ctx context.Context, device string) (mesh.State, error) {
-	if err := ctx.Err(); err != nil {
-		return mesh.State{}, err
-	}
-	c, err := wgctrl.New()
+	c, err := control(ctx, device)
 	if err != nil {
-		return mesh.State{}, fmt.Errorf("open WireGuard control: %w", err)
+		return mesh.State{}, err
 	}
 	defer func() { _ = c.Close() }()
 	d, err := c.Device(device)
