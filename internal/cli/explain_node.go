@@ -95,5 +95,14 @@ func explainNetwork() []Explanation {
 		{"E411", "The kernel does not hold the packet filter that was put in.", effectDrained, "Does another program flush nftables? It must leave tables enclave_* alone."},
 		{"E412", "The job's packet filter is still there after the job.", effectAfter, "nft delete table inet enclave_JOBID, then enclave host check."},
 		{"E420", "A neighbour does not answer through the tunnel.", "No rank was started. The job goes back to the queue; the verifier decides whether a node is at fault.", "Does the network between the two nodes carry UDP port 51820, and packets of the tunnel's size?"},
+		{"E426", "The packet filter around a running job was deleted or changed on a node.", effectLost, "Find what flushes nftables there (systemctl reload nftables with flush ruleset in /etc/nftables.conf, a configuration manager) and have it spare tables enclave_*; docs/guide/install.md, Firewalls."},
+		{"E427", "Policy rules or routes of a running job were deleted or changed on a node.", effectLost, "Find what owns the node's rules: systemd-networkd deletes foreign ones at its start unless told otherwise; docs/guide/install.md, Firewalls."},
+		{"E428", "The interface of a running job was deleted or changed on a node.", effectLost, "Find what manages the node's interfaces, and have it leave enc* alone."},
+		{"E429", "WireGuard on a node holds a peer that is not on the running job's roster, or another port or mark.", effectLost, "Only root can do that with wg(8). If nobody did, suspect the machine."},
+		{"E430", "A policy rule of the site's stands before the enclave's: packets of the job to a peer would not take the tunnel.", "Before the start: the node is drained and the job goes back to the queue. In a running job: it is ended and the node is drained.", "ip rule: give the site's rule a priority above 9999, or let it spare the peers' addresses."},
+		{"E431", "A node could not read back fence and mesh of a running job for half a minute.", "The node closes gate and tunnel. The job is ended. No node is drained.", "The node's log has the kernel's error; is memory for network buffers exhausted?"},
 	}
 }
+
+// effectLost is that of a node that is no longer what the job was let in for.
+const effectLost = "The node unlinks GO, closes its fence and its tunnel within a second, and the job is ended. That node is drained."

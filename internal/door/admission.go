@@ -41,6 +41,10 @@ func (n *node) admitted(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	walls, err := n.walls()
+	if err != nil {
+		return err
+	}
 	var answer api.ReadyAnswer
 	err = n.timed("barrier2", func() error {
 		answer, err = n.client.Ready(ctx, api.ReadyRequest{
@@ -61,7 +65,7 @@ func (n *node) admitted(ctx context.Context) error {
 	if err = n.gate.WriteGo(g); err != nil {
 		return err
 	}
-	return n.keeper.Grant(keeper.Grant{Go: g, Lifetime: answer.Lifetime, Renew: answer.Renew})
+	return n.keeper.Grant(keeper.Grant{Go: g, Lifetime: answer.Lifetime, Renew: answer.Renew, Walls: walls})
 }
 
 // askAfter is how long a node waits for its neighbours before it asks whether they still come.

@@ -10,9 +10,13 @@ import (
 
 	"github.com/slurm-enclave/slurm-enclave/internal/attest"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/monitor"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
 	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
+	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/client"
 )
@@ -31,7 +35,7 @@ func Keep(ctx context.Context) error {
 	entry := log.WithFields(logrus.Fields{"job": c.Key.Directory(), "node": c.Node, "program": "enclave-keeper"})
 	err = keeper.Run(ctx, keeper.Parts{
 		Host: spawn.Self{}, Verifier: &asNode{pin: c.Pin, address: c.Verifier}, Attester: attest.New(tsmDir),
-		Mesh: link.Kernel{}.Mesh(), Log: entry, Granted: passed.Granted,
+		Mesh: link.Kernel{}.Mesh(), Fence: filter.Kernel{}, Changes: changes(c), Log: entry, Granted: passed.Granted,
 	}, c, passed.Ready)
 	if err != nil {
 		entry.WithError(err).Error("keeper ended, the enclave is closed on this node")
@@ -39,6 +43,13 @@ func Keep(ctx context.Context) error {
 	}
 	entry.Info("keeper ended")
 	return nil
+}
+
+// changes says when the job's fence or mesh may have been changed.
+func changes(c keeper.Config) func(context.Context) (<-chan struct{}, error) {
+	return func(ctx context.Context) (<-chan struct{}, error) {
+		return monitor.Changes(ctx, monitor.Of{Filter: fence.Name(c.Key.Job), Routes: mesh.Table(c.Key.Job), Device: c.Device})
+	}
 }
 
 // asNode calls the verifier as this node. The certificate is read when it is needed, and read
@@ -104,6 +115,11 @@ func (a *asNode) Renew(ctx context.Context, r api.Announcement) (api.RenewAnswer
 // Watch is keeper.Verifier's.
 func (a *asNode) Watch(ctx context.Context, r api.WatchRequest) (api.WatchAnswer, error) {
 	return as(a, func(c *client.Client) (api.WatchAnswer, error) { return c.Watch(ctx, r) })
+}
+
+// Lost is keeper.Verifier's.
+func (a *asNode) Lost(ctx context.Context, r api.BrokenRequest) (api.BrokenAnswer, error) {
+	return as(a, func(c *client.Client) (api.BrokenAnswer, error) { return c.Lost(ctx, r) })
 }
 
 // Key is keeper.Verifier's.

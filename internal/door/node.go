@@ -13,6 +13,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/attest"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/fence"
 	"github.com/slurm-enclave/slurm-enclave/internal/gate"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
@@ -49,6 +50,7 @@ type node struct {
 	keeper *spawn.Handle
 	until  uint64 // CLOCK_BOOTTIME, seconds: the end of the roster's lifetime
 	device mesh.Device
+	table  fence.Table
 }
 
 // newNode knows the job and this boot. Everything that can fail for the site's reasons comes

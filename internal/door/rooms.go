@@ -123,11 +123,16 @@ func (n *node) fenceUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	table, err := fence.Plan(in)
-	if err != nil {
+	if n.table, err = fence.Plan(in); err != nil {
 		return err
 	}
-	return fence.Up(ctx, filter.Kernel{}, table, fence.ClosedName)
+	return fence.Up(ctx, filter.Kernel{}, n.table, fence.ClosedName)
+}
+
+// walls are what the keeper watches for as long as the job runs.
+func (n *node) walls() (keeper.Walls, error) {
+	closed, err := ClosedFence(n.config)
+	return keeper.Walls{Mesh: n.device.Held(), Fence: n.table, Closed: closed}, err
 }
 
 func (n *node) fenceDown(ctx context.Context) error {

@@ -11,6 +11,12 @@ import (
 // ErrAbsent is what Kernel.Read says of a table that is not there.
 var ErrAbsent = errors.New("no such table")
 
+// ErrUnreadable is in what Kernel.Read says when it could not compare.
+var ErrUnreadable = errors.New("not readable")
+
+// CodeChanged is the refusal of a running job's fence that is gone or is not as it was put up.
+const CodeChanged enclave.Code = "E426"
+
 // Kernel is the node's packet filter.
 type Kernel interface {
 	// Replace puts t in the place of the table of its name and deletes the tables named gone,
@@ -18,7 +24,7 @@ type Kernel interface {
 	// is not put in.
 	Replace(ctx context.Context, t Table, gone ...string) error
 	// Read compares the kernel's table with t: nil when it is there and is t, ErrAbsent when it
-	// is not there, another error when it differs.
+	// is not there, another error when it differs, with ErrUnreadable in it when nobody knows.
 	Read(ctx context.Context, t Table) error
 	// Counters reads the counters of a table.
 	Counters(ctx context.Context, table string) (map[string]Count, error)
@@ -52,6 +58,31 @@ func Down(ctx context.Context, k Kernel, job uint32) error {
 		return fmt.Errorf("fence: delete %s: %w", Name(job), err)
 	}
 	return absent(ctx, k, Name(job))
+}
+
+// Check reads a running job's fence back. A refusal says that somebody has changed it, which no
+// user can; any other error, that it could not be read.
+func Check(ctx context.Context, k Kernel, t Table) error {
+	if len(t.Chains) == 0 {
+		return fmt.Errorf("fence: check %q: it is empty: %w", t.Name, ErrUnreadable)
+	}
+	err := k.Read(ctx, t)
+	switch {
+	case err == nil, errors.Is(err, ErrUnreadable), ctx.Err() != nil:
+		return err
+	}
+	r := enclave.Refuse(CodeChanged, enclave.FaultNode, "table %s was changed while the job ran: %s", t.Name, err)
+	r.Check, r.Fix = "fence", "find the program that flushes nftables, and have it spare tables enclave_*"
+	return r
+}
+
+// Stands says whether there is a table of that name, whatever is in it.
+func Stands(ctx context.Context, k Kernel, name string) (bool, error) {
+	err := k.Read(ctx, Table{Name: name})
+	if errors.Is(err, ErrUnreadable) {
+		return false, err
+	}
+	return !errors.Is(err, ErrAbsent), nil
 }
 
 func absent(ctx context.Context, k Kernel, name string) error {

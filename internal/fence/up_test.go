@@ -1,7 +1,10 @@
 package fence_test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -93,5 +96,54 @@ func TestReadCounters(t *testing.T) {
 		require.NoError(t, fence.Up(t.Context(), h, fewer))
 		_, err := fence.ReadCounters(t.Context(), h, 4711)
 		require.Error(t, err)
+	})
+}
+
+func TestCheck(t *testing.T) {
+	table, err := fence.Plan(fencetest.Input())
+	require.NoError(t, err)
+	up := func(t *testing.T) *fencetest.Host {
+		t.Helper()
+		h := &fencetest.Host{}
+		require.NoError(t, fence.Up(t.Context(), h, table))
+		return h
+	}
+	t.Run("a plan that travels as JSON is the same", func(t *testing.T) {
+		b, err := json.Marshal(table)
+		require.NoError(t, err)
+		var back fence.Table
+		require.NoError(t, json.Unmarshal(b, &back))
+		assert.Equal(t, table, back)
+	})
+	t.Run("a fence that stands is well", func(t *testing.T) {
+		require.NoError(t, fence.Check(t.Context(), up(t), table))
+	})
+	t.Run("one that is gone is the node's fault", func(t *testing.T) {
+		r, ok := enclave.AsRefusal(fence.Check(t.Context(), &fencetest.Host{}, table))
+		require.True(t, ok)
+		assert.Equal(t, fence.CodeChanged, r.Code)
+		assert.Equal(t, enclave.FaultNode, r.Fault)
+	})
+	t.Run("one with a rule less, too", func(t *testing.T) {
+		h, less := up(t), table
+		less.Chains = slices.Clone(table.Chains)
+		less.Chains[0].Rules = less.Chains[0].Rules[1:]
+		require.NoError(t, h.Replace(t.Context(), less))
+		r, ok := enclave.AsRefusal(fence.Check(t.Context(), h, table))
+		require.True(t, ok)
+		assert.Equal(t, fence.CodeChanged, r.Code)
+	})
+	t.Run("one that can't be read is no change", func(t *testing.T) {
+		h := up(t)
+		h.Fail = map[string]error{"Read": fmt.Errorf("list: %w", fence.ErrUnreadable)}
+		err := fence.Check(t.Context(), h, table)
+		require.Error(t, err)
+		_, ok := enclave.AsRefusal(err)
+		assert.False(t, ok)
+		_, err = fence.Stands(t.Context(), h, table.Name)
+		require.Error(t, err)
+	})
+	t.Run("nothing to compare with is no fence", func(t *testing.T) {
+		require.ErrorIs(t, fence.Check(t.Context(), up(t), fence.Table{}), fence.ErrUnreadable)
 	})
 }

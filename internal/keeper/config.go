@@ -1,7 +1,8 @@
 // Package keeper is what enclave-keeper does: it holds what a job's enclave needs alive on a
 // node while the prolog is long gone. It holds the private keys, and userspace WireGuard where
 // the kernel has none; it proves the node again and again, so that GO goes on to count; it hears
-// at once when a node leaves the roster, and takes that one out of the tunnel.
+// at once when a node leaves the roster, and takes that one out of the tunnel; and it sees when
+// somebody changes the job's fence or mesh, and ends the job for it.
 //
 // One keeper serves one job on one node and is never restarted: its keys are nowhere else. It
 // starts no program, opens no port, asks no wall clock, and talks to nobody but WireGuard's
@@ -18,7 +19,9 @@ import (
 	"slices"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/fence"
 	"github.com/slurm-enclave/slurm-enclave/internal/gate"
+	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 )
 
 // Codes of this package's refusals.
@@ -27,6 +30,7 @@ const (
 	CodeStop  enclave.Code = "E241" // the keeper did not end
 	CodeLate  enclave.Code = "E242" // the verifier did not renew the node in time
 	CodeNews  enclave.Code = "E243" // a later roster could not be believed, or not be put in place
+	CodeBlind enclave.Code = "E431" // fence and mesh could not be read back any more
 )
 
 // Config is what the prolog tells its keeper. It goes through a sealed memfd: the keys are
@@ -52,6 +56,14 @@ type Grant struct {
 	Go       gate.Go `json:"go"`
 	Lifetime uint32  `json:"lifetime_seconds"` // of GO, from its receipt
 	Renew    uint32  `json:"renew_seconds"`    // how often the node proves itself again
+	Walls    Walls   `json:"walls"`
+}
+
+// Walls are what the prolog put up around the job, as it has to stay.
+type Walls struct {
+	Mesh   mesh.Held   `json:"mesh"`
+	Fence  fence.Table `json:"fence"`
+	Closed fence.Table `json:"closed"` // what is put up in the fence's place when the job is lost
 }
 
 const (

@@ -20,6 +20,8 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/attest"
 	"github.com/slurm-enclave/slurm-enclave/internal/claim"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/fence/fencetest"
 	"github.com/slurm-enclave/slurm-enclave/internal/gate"
 	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
@@ -35,6 +37,9 @@ type scene struct {
 	c      keeper.Config
 	keys   attest.Keys
 	net    *meshtest.Host
+	filter *fencetest.Host
+	walls  keeper.Walls
+	change chan struct{}
 	tunnel *tunnel
 	booted time.Time
 	settle error
@@ -62,7 +67,7 @@ const upSince = 1000 * time.Second
 
 func newScene(t testing.TB) *scene {
 	t.Helper()
-	s := &scene{t: t, net: &meshtest.Host{}, booted: time.Now().Add(-upSince), nonces: map[enclave.Nonce]bool{}, life: 60}
+	s := &scene{t: t, net: &meshtest.Host{}, filter: &fencetest.Host{}, change: make(chan struct{}, 1), booted: time.Now().Add(-upSince), nonces: map[enclave.Nonce]bool{}, life: 60}
 	s.news = make(chan func(api.WatchRequest) (api.WatchAnswer, error), 8)
 	var err error
 	s.keys, err = attest.NewKeys()
@@ -109,7 +114,7 @@ func (s *scene) expires() time.Duration {
 func (s *scene) grant(renew uint32) keeper.Grant {
 	g := gate.Go{Job: 4711, Boot: "01234567-89ab-cdef-0123-456789abcdef", Expires: uint64(s.Now()/time.Second) + uint64(s.life)}
 	require.NoError(s.t, s.c.Gate.WriteGo(g))
-	return keeper.Grant{Go: g, Lifetime: s.life, Renew: renew}
+	return keeper.Grant{Go: g, Lifetime: s.life, Renew: renew, Walls: s.walls}
 }
 
 // run starts the keeper; GO is granted when renew is not 0.
@@ -119,7 +124,7 @@ func (s *scene) run(ctx context.Context, renew uint32) <-chan error {
 	quiet.SetOutput(writer(func(b []byte) { s.note("log %s", strings.TrimSpace(string(b))) }))
 	quiet.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
 	p := keeper.Parts{
-		Host: s, Verifier: s, Attester: s, Mesh: s.net.Kernel(), Log: logrus.NewEntry(quiet),
+		Host: s, Verifier: s, Attester: s, Mesh: s.net.Kernel(), Log: logrus.NewEntry(quiet), Fence: s.filter, Changes: s.changes,
 		Granted: func(context.Context) (keeper.Grant, error) {
 			if renew == 0 {
 				return keeper.Grant{}, errors.New("the prolog ended")
@@ -136,7 +141,7 @@ type writer func([]byte)
 
 func (w writer) Write(b []byte) (int, error) { w(b); return len(b), nil }
 
-// lay is the mesh as the prolog left it.
+// lay is mesh and fence as the prolog left them.
 func (s *scene) lay() {
 	ctx := context.Background()
 	driver := mesh.DriverKernel
@@ -155,6 +160,14 @@ func (s *scene) lay() {
 	})
 	require.NoError(s.t, err)
 	require.NoError(s.t, mesh.Up(ctx, s.net.Kernel(), d))
+	in := fencetest.Input()
+	in.Key, in.Device = s.c.Key, s.c.Device
+	job, err := fence.Plan(in)
+	require.NoError(s.t, err)
+	closed, err := fence.Closed(1000, nil, fence.Streams{})
+	require.NoError(s.t, err)
+	require.NoError(s.t, fence.Up(ctx, s.filter, job))
+	s.walls = keeper.Walls{Mesh: d.Held(), Fence: job, Closed: closed}
 }
 
 // peers are the nodes that the tunnel holds, each with its pre-shared key.

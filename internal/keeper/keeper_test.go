@@ -76,7 +76,7 @@ func TestRun(t *testing.T) {
 		assert.Equal(t, 1600*time.Second, s.Now())
 	})
 	bubble(t, "a keeper that nobody waits for ends at once", func(t *testing.T, s *scene) {
-		p := keeper.Parts{Host: s, Mesh: s.net.Kernel()}
+		p := keeper.Parts{Host: s, Mesh: s.net.Kernel(), Changes: s.changes}
 		err := keeper.Run(t.Context(), p, s.c, func(error) error { return errors.New("broken pipe") })
 		require.ErrorContains(t, err, "broken pipe")
 		assert.True(t, s.tunnel.closed)
@@ -88,7 +88,7 @@ func TestRun(t *testing.T) {
 		bubble(t, "what is not in place is said: "+name, func(t *testing.T, s *scene) {
 			spoil(s)
 			var said error
-			err := keeper.Run(t.Context(), keeper.Parts{Host: s}, s.c, func(err error) error { said = err; return nil })
+			err := keeper.Run(t.Context(), keeper.Parts{Host: s, Changes: s.changes}, s.c, func(err error) error { said = err; return nil })
 			require.Error(t, err)
 			require.Error(t, said)
 		})

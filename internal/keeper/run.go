@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +13,9 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/attest"
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/gate"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
@@ -41,6 +45,7 @@ type Verifier interface {
 	Nonce(ctx context.Context, r api.NonceRequest) (api.NonceAnswer, error)
 	Renew(ctx context.Context, a api.Announcement) (api.RenewAnswer, error)
 	Watch(ctx context.Context, r api.WatchRequest) (api.WatchAnswer, error)
+	Lost(ctx context.Context, r api.BrokenRequest) (api.BrokenAnswer, error)
 	Key() ed25519.PublicKey // the pinned key, nil before the first call
 }
 
@@ -50,7 +55,11 @@ type Parts struct {
 	Verifier Verifier
 	Attester Attester
 	Mesh     mesh.Kernel
-	Log      *logrus.Entry
+	Fence    fence.Kernel
+	// Changes says when fence or mesh may have changed, until ctx ends. It is closed when nobody
+	// can say so any more.
+	Changes func(ctx context.Context) (<-chan struct{}, error)
+	Log     *logrus.Entry
 	// Granted waits for the prolog's word. An error means that it will never come.
 	Granted func(ctx context.Context) (Grant, error)
 }
@@ -61,6 +70,9 @@ type keeper struct {
 	c      Config
 	keys   attest.Keys
 	tunnel Tunnel // nil where the kernel holds it
+
+	changes <-chan struct{}
+	walls   *Walls // nil before GO
 
 	mu    sync.Mutex
 	shut  bool
@@ -73,7 +85,9 @@ type keeper struct {
 func Run(ctx context.Context, p Parts, c Config, ready func(error) error) error {
 	k := &keeper{Parts: p, c: c, epoch: c.Epoch}
 	defer c.Keys.Wipe()
-	if err := k.begin(); err != nil {
+	listening, deafen := context.WithCancel(ctx)
+	defer deafen()
+	if err := k.begin(listening); err != nil {
 		return errors.Join(err, ready(err))
 	}
 	defer k.keys.Wipe()
@@ -81,14 +95,39 @@ func Run(ctx context.Context, p Parts, c Config, ready func(error) error) error 
 		return errors.Join(fmt.Errorf("say ready: %w", err), k.end(false))
 	}
 	why := k.wait(ctx)
+	if r, ok := enclave.AsRefusal(why); ok && k.walls != nil && ctx.Err() == nil && ours(r.Code) {
+		return errors.Join(why, k.lose(ctx, r))
+	}
 	return errors.Join(why, k.end(ctx.Err() != nil))
 }
 
-func (k *keeper) begin() (err error) {
+// ours says of a refusal that this keeper is the first to know of it.
+func ours(c enclave.Code) bool {
+	return slices.Contains([]enclave.Code{fence.CodeChanged, mesh.CodeRouting, mesh.CodeInterface, mesh.CodeTunnel, mesh.CodePath, CodeBlind}, c)
+}
+
+// lose ends this node's part because somebody changed fence or mesh: the gate first, then a fence
+// in which nothing leaves, and only behind that the tunnel's end. A tunnel that has no fence around
+// it is held until the epilog is here: as long as it stands, packets to the peers are encrypted.
+func (k *keeper) lose(ctx context.Context, r *enclave.Refusal) error {
+	errs := errors.Join(k.close(), k.c.Gate.WriteDeny(gate.DenyOf(k.c.Key.Job, r)))
+	if err := k.shield(ctx); err != nil {
+		errs = errors.Join(errs, fmt.Errorf("close fence: %w", err), k.report(ctx, r))
+		_ = k.Host.Wait(ctx, k.last())
+		return errors.Join(errs, k.end(ctx.Err() != nil))
+	}
+	errs = errors.Join(errs, k.end(false))
+	return errors.Join(errs, k.report(ctx, r))
+}
+
+func (k *keeper) begin(ctx context.Context) (err error) {
 	if err = k.Host.Settle(k.c); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
 	if k.keys, err = attest.ParseKeys(k.c.Keys); err != nil {
+		return err
+	}
+	if k.changes, err = k.Changes(ctx); err != nil {
 		return err
 	}
 	if !k.c.Userspace {
@@ -106,7 +145,7 @@ func (k *keeper) wait(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	defer cancel()
-	over := make(chan error, 4) // one of each task
+	over := make(chan error, 5) // one of each task
 	tasks.Go(func() { over <- k.Host.Wait(ctx, k.last()) })
 	tasks.Go(func() {
 		g, err := k.Granted(ctx)
@@ -114,6 +153,8 @@ func (k *keeper) wait(ctx context.Context) error {
 			return // the prolog ended without GO: hold what is there until the epilog
 		}
 		k.Log.WithField("renew_seconds", g.Renew).Info("keeping")
+		k.walls = &g.Walls
+		tasks.Go(func() { over <- k.guarding(ctx, g.Walls) })
 		tasks.Go(func() { over <- k.renewing(ctx, g) })
 		tasks.Go(func() { over <- k.watching(ctx) })
 	})
@@ -128,7 +169,9 @@ func (k *keeper) wait(ctx context.Context) error {
 		}
 		return err
 	case <-ended:
-		return fmt.Errorf("tunnel %s ended", k.c.Device)
+		r := enclave.Refuse(mesh.CodeInterface, enclave.FaultNode, "interface %s was deleted, and the tunnel ended with it", k.c.Device)
+		r.Check = "interface"
+		return k.lost(r)
 	}
 }
 

@@ -54,6 +54,20 @@ type Peers interface {
 	Narrow(ctx context.Context, device string, gone []enclave.PublicKey, stay []Peer) error
 }
 
+// Packet is what the kernel's choice of a route depends on.
+type Packet struct {
+	To   netip.Addr
+	UID  uint32
+	Mark uint32
+}
+
+// Lookup asks the kernel for its choice of a route.
+type Lookup interface {
+	// Lookup names for each packet of this node's the interface that it would leave by, "" where
+	// there is no route.
+	Lookup(ctx context.Context, list []Packet) ([]string, error)
+}
+
 // Kernel is what the mesh needs of the node.
 type Kernel struct {
 	Links     Links
@@ -61,6 +75,7 @@ type Kernel struct {
 	Rules     Rules
 	WireGuard WireGuard
 	Peers     Peers
+	Lookup    Lookup
 }
 
 // State is a WireGuard interface as it is.
@@ -112,7 +127,7 @@ func Up(ctx context.Context, k Kernel, d Device) error {
 	steps := []struct {
 		name string
 		up   func(context.Context, Kernel, Device) error
-	}{{"link", upLink}, {"peers", upTunnel}, {"start", upStart}, {"routes", upRoutes}, {"rules", upRules}}
+	}{{"link", upLink}, {"peers", upTunnel}, {"start", upStart}, {"routes", upRoutes}, {"rules", upRules}, {"paths", upPaths}}
 	for _, s := range steps {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("mesh: %s of %s: %w", s.name, d.Link.Name, err)
@@ -142,6 +157,9 @@ func upLink(ctx context.Context, k Kernel, d Device) error {
 	return k.Links.PutLink(ctx, bare)
 }
 
+// upPaths sees to it that no rule of the site's stands before the job's.
+func upPaths(ctx context.Context, k Kernel, d Device) error { return checkPaths(ctx, k, d.Held(), nil) }
+
 func upTunnel(ctx context.Context, k Kernel, d Device) error {
 	if err := k.WireGuard.Configure(ctx, d.Link.Name, d.Tunnel); err != nil {
 		return err
@@ -161,11 +179,7 @@ func upStart(ctx context.Context, k Kernel, d Device) error {
 	if err != nil {
 		return err
 	}
-	sorted := func(l Link) Link {
-		l.Addresses = slices.SortedFunc(slices.Values(l.Addresses), netip.Addr.Compare)
-		return l
-	}
-	if h, w := sorted(have).String(), sorted(d.Link).String(); h != w {
+	if h, w := have.sorted().String(), d.Link.sorted().String(); h != w {
 		return enclave.Refuse(CodeReadBack, enclave.FaultNode, "have %q, want %q", h, w)
 	}
 	return nil

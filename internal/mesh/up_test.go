@@ -107,7 +107,7 @@ func TestDown(t *testing.T) {
 	})
 	t.Run("another job's mesh stays", func(t *testing.T) {
 		h := &meshtest.Host{KernelWireGuard: true}
-		other := device(t, func(in *mesh.Input) { in.Key.Job = 4712 })
+		other := device(t, func(in *mesh.Input) { in.Key.Job, in.UID, in.SubUIDs = 4712, 2002, nil })
 		require.NoError(t, mesh.Up(t.Context(), h.Kernel(), other))
 		require.NoError(t, mesh.Up(t.Context(), h.Kernel(), device(t)))
 		require.NoError(t, mesh.Down(t.Context(), h.Kernel(), 4711))

@@ -128,7 +128,7 @@ func (v *Verifier) endJob(ctx context.Context, e ledger.Entry) {
 	}
 }
 
-// lose is what follows from a node's failed renewal: the node out of the roster, the ruling whose
+// lose is what follows when a node failed its renewal, or said that its walls were changed: the node out of the roster, the ruling whose
 // fault it is, and the job's end. It gives what the node is told.
 func (v *Verifier) lose(ctx context.Context, k enclave.JobKey, why *enclave.Refusal) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -137,9 +137,11 @@ func (v *Verifier) lose(ctx context.Context, k enclave.JobKey, why *enclave.Refu
 	if err != nil {
 		return err
 	}
-	storm, err := v.blame(ctx, 1, []enclave.Refusal{*why}, []enclave.Refusal{*why})
-	if err != nil {
-		v.alarm(ctx, "E507", err.Error()) // without a ledger no node is drained: the storm guard is blind
+	var storm map[string]bool
+	if why.Fault == enclave.FaultNode {
+		if storm, err = v.blame(ctx, 1, []enclave.Refusal{*why}, []enclave.Refusal{*why}); err != nil {
+			v.alarm(ctx, "E507", err.Error()) // without a ledger no node is drained: the storm guard is blind
+		}
 	}
 	if storm[name(*why)] && e.Refusal == why {
 		e.Refusal = stormRefusal(*why)

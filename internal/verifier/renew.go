@@ -70,6 +70,32 @@ func (v *Verifier) Renew(ctx context.Context, node string, a api.Announcement) (
 	return api.RenewAnswer{Lifetime: l.RenewGraceSeconds, Renew: l.RenewSeconds}, nil
 }
 
+// Lost takes a node's word that its part of a running job's enclave is no longer whole: somebody
+// changed its fence or its mesh. A node speaks for itself only; what follows is what follows from
+// evidence that fails. It is heard in a job that is being ended, too: that many nodes say the same
+// is for the storm guard to know.
+func (v *Verifier) Lost(ctx context.Context, node string, r api.BrokenRequest) (api.BrokenAnswer, error) {
+	if r.Node != node {
+		return api.BrokenAnswer{}, foreign(node, r.Node)
+	}
+	v.mu.Lock()
+	here := v.runs[r.Job]
+	stranger := here != nil && here.seen[node].IsZero()
+	v.mu.Unlock()
+	switch {
+	case here == nil:
+		return api.BrokenAnswer{}, v.notRunning(ctx, r.Job, node)
+	case stranger:
+		return api.BrokenAnswer{}, enclave.Refuse("E128", enclave.FaultRequest, "node %s is not one of job %s", node, r.Job)
+	}
+	why := clean(node, r.Refusal)
+	err := v.lose(ctx, r.Job, &why)
+	if decided, ok := enclave.AsRefusal(err); ok {
+		return api.BrokenAnswer{Refusal: *decided}, nil
+	}
+	return api.BrokenAnswer{}, ledgerRefusal(err)
+}
+
 // rejudge is judge without a barrier. The policy is the one of the job's start.
 func (v *Verifier) rejudge(ctx context.Context, e ledger.Entry, node string, a *api.Announcement) (*enclave.Refusal, error) {
 	m, err := v.Ledger.Member(ctx, a.Job, node)

@@ -8,15 +8,18 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
 )
 
-// Host is the packet filter of one node. The zero Host has no table.
+// Host is the packet filter of one node. The zero Host has no table. Its methods may be called from
+// several goroutines, but Fail and Forget are to be set while nobody calls them.
 type Host struct {
 	Fail   map[string]error // by method name: that method fails
 	Forget bool             // Replace succeeds and does nothing
 
+	mu     sync.Mutex
 	tables map[string]fence.Table
 	counts map[string]map[string]fence.Count
 }
@@ -26,6 +29,8 @@ var _ fence.Kernel = (*Host)(nil)
 // Replace implements fence.Kernel. A rule that names a set, chain or counter that is not there
 // fails and changes nothing, as a transaction does.
 func (h *Host) Replace(_ context.Context, t fence.Table, gone ...string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.Fail["Replace"]; err != nil || h.Forget {
 		return err
 	}
@@ -71,6 +76,8 @@ func whole(t fence.Table) error {
 
 // Read implements fence.Kernel.
 func (h *Host) Read(_ context.Context, t fence.Table) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.Fail["Read"]; err != nil {
 		return err
 	}
@@ -86,6 +93,8 @@ func (h *Host) Read(_ context.Context, t fence.Table) error {
 
 // Counters implements fence.Kernel.
 func (h *Host) Counters(_ context.Context, table string) (map[string]fence.Count, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if _, ok := h.tables[table]; !ok {
 		return nil, fence.ErrAbsent
 	}
@@ -93,10 +102,16 @@ func (h *Host) Counters(_ context.Context, table string) (map[string]fence.Count
 }
 
 // Count sets a counter, as packets would.
-func (h *Host) Count(table, counter string, c fence.Count) { h.counts[table][counter] = c }
+func (h *Host) Count(table, counter string, c fence.Count) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.counts[table][counter] = c
+}
 
 // String prints the tables in the order of their names.
 func (h *Host) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(h.tables)) {
 		b.WriteString(h.tables[name].String())

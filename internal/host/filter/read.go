@@ -23,13 +23,13 @@ func (Kernel) Read(ctx context.Context, t fence.Table) error {
 	}
 	c, err := open()
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", fence.ErrUnreadable, err)
 	}
 	defer func() { _ = c.CloseLasting() }()
 	table := &nftables.Table{Name: t.Name, Family: nftables.TableFamilyINet}
 	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return fmt.Errorf("list tables: %w", err)
+		return fmt.Errorf("list tables: %w: %w", fence.ErrUnreadable, err)
 	}
 	if !slices.ContainsFunc(tables, func(o *nftables.Table) bool { return o.Name == t.Name }) {
 		return fence.ErrAbsent
@@ -44,7 +44,7 @@ func (Kernel) Read(ctx context.Context, t fence.Table) error {
 func readChains(c *nftables.Conn, t fence.Table) error {
 	all, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return fmt.Errorf("list chains: %w", err)
+		return fmt.Errorf("list chains: %w: %w", fence.ErrUnreadable, err)
 	}
 	have := map[string]string{}
 	for _, ch := range all {
@@ -121,7 +121,7 @@ func marshal(r fence.Rule, ids map[string]uint32) ([]byte, error) {
 func dump(table string) (map[string][][]byte, error) {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
-		return nil, fmt.Errorf("open netfilter socket: %w", err)
+		return nil, fmt.Errorf("open netfilter socket: %w: %w", fence.ErrUnreadable, err)
 	}
 	defer func() { _ = c.Close() }()
 	name, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(table), 0)}})
@@ -133,13 +133,13 @@ func dump(table string) (map[string][][]byte, error) {
 		Data:   append([]byte{byte(nftables.TableFamilyINet), unix.NFNETLINK_V0, 0, 0}, name...),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list rules: %w", err)
+		return nil, fmt.Errorf("list rules: %w: %w", fence.ErrUnreadable, err)
 	}
 	out := map[string][][]byte{}
 	for _, m := range answers {
 		attrs, err := netlink.UnmarshalAttributes(m.Data[min(4, len(m.Data)):])
 		if err != nil {
-			return nil, fmt.Errorf("list rules: %w", err)
+			return nil, fmt.Errorf("list rules: %w: %w", fence.ErrUnreadable, err)
 		}
 		byType := index(attrs)
 		if string(bytes.TrimRight(byType[unix.NFTA_RULE_TABLE], "\x00")) != table {

@@ -56,7 +56,7 @@ func after(p netip.Prefix) netip.Addr {
 func readSets(c *nftables.Conn, table *nftables.Table, t fence.Table) error {
 	sets, err := c.GetSets(table)
 	if err != nil {
-		return fmt.Errorf("list sets: %w", err)
+		return fmt.Errorf("list sets: %w: %w", fence.ErrUnreadable, err)
 	}
 	if len(sets) != len(t.Sets) {
 		return fmt.Errorf("have %d sets, want %d", len(sets), len(t.Sets))
@@ -71,7 +71,7 @@ func readSets(c *nftables.Conn, table *nftables.Table, t fence.Table) error {
 		}
 		have, err := c.GetSetElements(sets[i])
 		if err != nil {
-			return fmt.Errorf("set %s: %w", s.Name, err)
+			return fmt.Errorf("set %s: %w: %w", s.Name, fence.ErrUnreadable, err)
 		}
 		if got, want := spell(have), spell(elements(s)); !slices.Equal(got, want) {
 			return fmt.Errorf("set %s: have %v, want %v", s.Name, got, want)

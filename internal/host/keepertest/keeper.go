@@ -13,9 +13,13 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/fence"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/monitor"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
 	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
+	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
@@ -41,7 +45,12 @@ func run() error {
 	quiet := logrus.New()
 	quiet.SetOutput(io.Discard)
 	return keeper.Run(ctx, keeper.Parts{
-		Host: spawn.Self{}, Verifier: nobody{}, Mesh: link.Kernel{}.Mesh(), Log: logrus.NewEntry(quiet), Granted: passed.Granted,
+		Host: spawn.Self{}, Verifier: nobody{}, Mesh: link.Kernel{}.Mesh(), Fence: filter.Kernel{},
+		Changes: func(ctx context.Context) (<-chan struct{}, error) {
+			job := passed.Config.Key.Job
+			return monitor.Changes(ctx, monitor.Of{Filter: fence.Name(job), Routes: mesh.Table(job), Device: passed.Config.Device})
+		},
+		Log: logrus.NewEntry(quiet), Granted: passed.Granted,
 	}, passed.Config, passed.Ready)
 }
 
@@ -53,6 +62,11 @@ var errAway = errors.New("away")
 // Nonce is keeper.Verifier's.
 func (nobody) Nonce(context.Context, api.NonceRequest) (api.NonceAnswer, error) {
 	return api.NonceAnswer{}, errAway
+}
+
+// Lost is keeper.Verifier's.
+func (nobody) Lost(context.Context, api.BrokenRequest) (api.BrokenAnswer, error) {
+	return api.BrokenAnswer{}, errAway
 }
 
 // Watch is keeper.Verifier's.

@@ -29,11 +29,12 @@ var (
 	_ mesh.Rules     = Kernel{}
 	_ mesh.WireGuard = Kernel{}
 	_ mesh.Peers     = Kernel{}
+	_ mesh.Lookup    = Kernel{}
 )
 
 // Mesh is the kernel as the mesh wants it.
 func (k Kernel) Mesh() mesh.Kernel {
-	return mesh.Kernel{Links: k, Routes: k, Rules: k, WireGuard: k, Peers: k}
+	return mesh.Kernel{Links: k, Routes: k, Rules: k, WireGuard: k, Peers: k, Lookup: k}
 }
 
 // probeName is an interface that lives for a moment, to see whether the kernel can make it.

@@ -97,6 +97,44 @@ func (Kernel) Rules(ctx context.Context) ([]mesh.Rule, error) {
 	return out, nil
 }
 
+// Lookup implements mesh.Lookup.
+func (Kernel) Lookup(ctx context.Context, list []mesh.Packet) ([]string, error) {
+	names := map[int]string{0: ""}
+	out := make([]string, len(list))
+	for i, p := range list {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		index, err := leavesBy(p)
+		if err != nil {
+			return nil, fmt.Errorf("look up route to %s: %w", p.To, err)
+		}
+		if _, known := names[index]; !known {
+			l, err := netlink.LinkByIndex(index)
+			if err != nil {
+				return nil, fmt.Errorf("look up route to %s: %w", p.To, err)
+			}
+			names[index] = l.Attrs().Name
+		}
+		out[i] = names[index]
+	}
+	return out, nil
+}
+
+// leavesBy is the number of the interface, 0 when there is no route: rules may refuse, too.
+func leavesBy(p mesh.Packet) (int, error) {
+	routes, err := netlink.RouteGetWithOptions(p.To.AsSlice(), &netlink.RouteGetOptions{UID: &p.UID, Mark: p.Mark})
+	for _, none := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} {
+		if errors.Is(err, none) {
+			return 0, nil
+		}
+	}
+	if err != nil || len(routes) == 0 {
+		return 0, err
+	}
+	return routes[0].LinkIndex, nil
+}
+
 func fromKernel(family mesh.Family, r netlink.Rule) mesh.Rule {
 	out := mesh.Rule{Family: family, Priority: r.Priority, Mark: r.Mark, Table: uint32(r.Table)}
 	if r.Mask != nil {

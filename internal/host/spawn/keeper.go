@@ -29,6 +29,8 @@ const (
 	grantFD  = 5
 )
 
+const grantTime = 10 * time.Second
+
 const readyLine = "ready\n"
 
 // Handle is a keeper that was started, as the prolog holds it.
@@ -42,6 +44,8 @@ type Handle struct {
 func (h *Handle) Grant(g keeper.Grant) error {
 	b, err := json.Marshal(g)
 	if err == nil {
+		// It is more than a pipe holds where the job is large, and a keeper may have been stopped.
+		_ = h.grant.SetWriteDeadline(time.Now().Add(grantTime))
 		_, err = h.grant.Write(b)
 	}
 	if err = errors.Join(err, h.grant.Close()); err != nil {

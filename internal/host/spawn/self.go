@@ -90,7 +90,7 @@ func Inherited() (Passed, error) {
 	return Passed{Config: c, Ready: say(os.NewFile(readyFD, "ready")), Granted: hear(os.NewFile(grantFD, "grant"))}, nil
 }
 
-const grantLimit = 64 << 10
+const grantLimit = keeper.MaxSize // it names every node of the job
 
 func hear(r *os.File) func(context.Context) (keeper.Grant, error) {
 	return func(ctx context.Context) (keeper.Grant, error) {

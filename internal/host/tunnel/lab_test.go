@@ -48,6 +48,9 @@ type node struct {
 	fence  fence.Table
 	before string
 	pid    int // of its keeper
+	// grant tells the keeper of GO; nil leaves it without.
+	grant func(*spawn.Handle) error
+	peers []enclave.Peer // the roster, for a keeper that watches
 	// lifetime is the job's own end from the keeper's start on; 0 is an hour.
 	lifetime time.Duration
 }
@@ -158,18 +161,22 @@ func (n *node) up(t *testing.T) {
 		h, err := spawn.Keeper(t.Context(), "/proc/self/exe", keeper.Config{
 			Key: enclave.JobKey{Cluster: "c", Job: job}, Node: "n", Device: device, MTU: 1420, Userspace: n.mesh.Link.Driver == mesh.DriverKeeper,
 			Directory: dir, Gate: gate.Directory{Path: "/run/slurm-enclave/gate"}, Expires: uint64(now.Sec) + uint64(n.lifetime.Seconds()),
-			Verifier: "192.0.2.1:6830", Epoch: 1, Peers: []enclave.Peer{{Node: "n"}}, Keys: enclave.NewSecret(keeperKeys),
+			Verifier: "192.0.2.1:6830", Epoch: 1, Peers: append([]enclave.Peer{{Node: "n"}}, n.peers...), Keys: enclave.NewSecret(keeperKeys),
 		})
 		if err != nil {
 			return err
 		}
-		if n.pid = h.PID; h.Leave() != nil {
-			return errors.New("the grant's pipe does not close")
-		}
+		n.pid = h.PID
 		if err := mesh.Up(t.Context(), link.Kernel{}.Mesh(), n.mesh); err != nil {
-			return err
+			return errors.Join(err, h.Leave())
 		}
-		return fence.Up(t.Context(), filter.Kernel{}, n.fence)
+		if err := fence.Up(t.Context(), filter.Kernel{}, n.fence); err != nil {
+			return errors.Join(err, h.Leave())
+		}
+		if n.grant == nil {
+			return h.Leave()
+		}
+		return n.grant(h)
 	})
 	t.Cleanup(func() { n.down(t) })
 }

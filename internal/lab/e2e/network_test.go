@@ -123,6 +123,7 @@ func TestP2ARootOwnedServerAnswersInTheTunnel(t *testing.T) {
 
 	t.Run("control: with table and rules taken away it is in the clear", func(t *testing.T) {
 		for _, n := range []string{"n1", "n2"} {
+			blind(t, n)
 			must(t, n, "root", "nft", "delete", "table", "inet", "enclave_"+id)
 			must(t, n, "root", "sh", "-c", "while ip rule | grep -q 990; do ip rule del $(ip rule | grep -m1 990 | cut -f2- | sed 's/\\[.*//') || exit 1; done")
 		}
@@ -154,6 +155,7 @@ func TestP2OtherWaysOutAreShut(t *testing.T) {
 	})
 	t.Run("control: with the table taken away both succeed", func(t *testing.T) {
 		background(t, "n1", "alice", "perl", "-e", tcpServer, "7705")
+		blind(t, "n1")
 		must(t, "n1", "root", "nft", "delete", "table", "inet", "enclave_"+id)
 		assert.Contains(t, must(t, "n1", "alice", "perl", "-e", talk, address(t, "c1"), "7703", "OUT-3"), "ANSWER-OUT-3")
 		assert.Contains(t, must(t, "n3", "root", "perl", "-e", talk, address(t, "n1"), "7705", "IN-3"), "ANSWER-IN-3")

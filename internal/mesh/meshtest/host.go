@@ -40,7 +40,7 @@ type Host struct {
 
 // Kernel is the host as the mesh wants it.
 func (h *Host) Kernel() mesh.Kernel {
-	return mesh.Kernel{Links: h, Routes: h, Rules: h, WireGuard: h, Peers: h}
+	return mesh.Kernel{Links: h, Routes: h, Rules: h, WireGuard: h, Peers: h, Lookup: h}
 }
 
 // Keeper makes the userspace device as enclave-keeper does.
@@ -196,6 +196,38 @@ func (h *Host) DeleteRule(_ context.Context, r mesh.Rule) error {
 	}
 	h.rules = slices.Delete(h.rules, i, i+1)
 	return nil
+}
+
+// Lookup goes through the rules in their order, as the kernel does; main leads to eth0.
+func (h *Host) Lookup(_ context.Context, list []mesh.Packet) ([]string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rules := slices.Clone(h.rules)
+	slices.SortStableFunc(rules, func(a, b mesh.Rule) int { return a.Priority - b.Priority })
+	out := make([]string, len(list))
+	for i, p := range list {
+		out[i] = h.leavesBy(rules, p)
+	}
+	return out, h.Fail["lookup"]
+}
+
+func (h *Host) leavesBy(rules []mesh.Rule, p mesh.Packet) string {
+	const main = 254
+	for _, r := range rules {
+		users := r.UIDs.Count == 0 || p.UID >= r.UIDs.Start && p.UID <= r.UIDs.Last()
+		if !users || r.TCPPort != 0 || (r.Mark^p.Mark)&r.Mask != 0 {
+			continue
+		}
+		for _, x := range h.routes {
+			if x.Table == r.Table && x.To == p.To {
+				return x.Device
+			}
+		}
+		if r.Table == main {
+			break
+		}
+	}
+	return "eth0"
 }
 
 // Available says whether the kernel has WireGuard.

@@ -27,6 +27,7 @@ const (
 	PathDecision = "/v1/node/decision"
 	PathRenew    = "/v1/node/renew"
 	PathWatch    = "/v1/node/watch"
+	PathLost     = "/v1/node/lost"
 	PathTeardown = "/v1/node/teardown"
 	PathProve    = "/v1/node/prove"
 
@@ -131,7 +132,8 @@ type ReadyAnswer struct {
 	Weak     bool            `json:"weak"`
 }
 
-// BrokenRequest is a node's own word that it can't take part.
+// BrokenRequest is a node's own word that it can't take part: before GO to PathBroken, in a job that
+// runs to PathLost.
 type BrokenRequest struct {
 	NodeRequest
 	Refusal enclave.Refusal `json:"refusal"`

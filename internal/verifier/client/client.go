@@ -133,6 +133,12 @@ func (c *Client) Broken(ctx context.Context, r api.NodeRequest, why enclave.Refu
 	return out.Refusal, err
 }
 
+// Lost reports that the node's part of a running job's enclave is no longer whole. The job is
+// ended for it.
+func (c *Client) Lost(ctx context.Context, r api.BrokenRequest) (api.BrokenAnswer, error) {
+	return post[api.BrokenAnswer](ctx, c, api.PathLost, r)
+}
+
 // Renew posts a renewal's announcement.
 func (c *Client) Renew(ctx context.Context, a api.Announcement) (api.RenewAnswer, error) {
 	return post[api.RenewAnswer](ctx, c, api.PathRenew, a)

@@ -129,6 +129,7 @@ func (s *Server) Public() http.Handler {
 	m.Handle("POST "+api.PathRenew, asNode(s, v.Renew))
 	m.Handle("POST "+api.PathWatch, asNode(s, v.Watch))
 	m.Handle("POST "+api.PathProve, asNode(s, v.Prove))
+	m.Handle("POST "+api.PathLost, asNode(s, v.Lost))
 	m.Handle("POST "+api.PathTeardown, asNode(s, func(ctx context.Context, node string, r api.TeardownRequest) (api.Empty, error) {
 		return api.Empty{}, v.TeardownReport(ctx, node, r)
 	}))
