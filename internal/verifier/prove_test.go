@@ -60,7 +60,7 @@ func TestANodeProvesItselfBeforeItComesBack(t *testing.T) {
 		drained(t, w)
 		require.NoError(t, prove(t, w, "n2", sound))
 		w.nodes["n1"].Fail = "tcb_minimum"
-		assert.ErrorContains(t, prove(t, w, "n1", sound), "tcb_minimum")
+		require.ErrorContains(t, prove(t, w, "n1", sound), "tcb_minimum")
 		assert.Equal(t, "E156 request", told(w.v.Return(t.Context(), "n1")))
 		assert.Equal(t, []string{"n1"}, w.site.Drained())
 	})

@@ -50,7 +50,9 @@ func TestTheLabKeepsTheGroundRules(t *testing.T) {
 func TestANodeIsReturnedOnceItHasProvedItself(t *testing.T) {
 	setFault(t, "n2", `{"wrong_measurement":true}`)
 	id := submit(t, "alice", "true", "-p", "cpu-sev", "-N", "2", "-w", "n1,n2")
-	eventually(t, 90*time.Second, func() bool { return strings.Contains(must(t, "n0", "root", "sinfo", "-h", "-n", "n2", "-o", "%E"), "enclave:") },
+	eventually(t, 90*time.Second, func() bool {
+		return strings.Contains(must(t, "n0", "root", "sinfo", "-h", "-n", "n2", "-o", "%E"), "enclave:")
+	},
 		func() string { return must(t, "n0", "root", "sinfo", "-R") })
 	on(t, "n0", "root", "scancel", id)
 	r := on(t, "n0", "root", "enclave", "node", "return", "n2")
