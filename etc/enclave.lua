@@ -24,6 +24,7 @@ The table of tenants is written by enclaved (internal/tenants, RenderLua), repla
 		version = 1,
 		uid_min = 1000,
 		interactive = true,                         -- false: salloc and srun are refused
+		nodes = 12,                                 -- enrolled; absent while that is not known
 		partitions = { "cpu-sev", },                -- jobs are routed to the first
 		tenants = { "digimed", "genome", },
 		accounts = {                                -- only accounts that have a tenant
@@ -97,6 +98,7 @@ local function check(t)
 	assert(type(t) == "table" and t.version == 1, "its version is not 1")
 	assert(type(t.uid_min) == "number" and t.uid_min >= 1, "uid_min is not a user id")
 	assert(type(t.interactive) == "boolean", "interactive is not told")
+	assert(t.nodes == nil or type(t.nodes) == "number", "nodes is not a number")
 	t.is_partition = names(t.partitions, "partitions")
 	assert(#t.partitions > 0, "it names no partition")
 	t.is_tenant = names(t.tenants, "tenants")
@@ -228,6 +230,13 @@ local function check_tenant(t, name, wanted)
 	end
 end
 
+-- What can never run is better refused than queued for ever.
+local function check_size(t, nodes)
+	if t.nodes and not unset(nodes) and nodes > t.nodes then
+		refuse("E118", "the site has %d attested nodes, you asked for %d", t.nodes, nodes)
+	end
+end
+
 -- srun inside a batch job or an allocation is a step and never comes here.
 local function check_interactive(t, script)
 	if not t.interactive and not given(script) then
@@ -291,6 +300,7 @@ local function submit(d)
 	check_het(d.het_job_offset)
 	local _, wanted = option(d)
 	check_tenant(t, account, wanted)
+	check_size(t, d.min_nodes)
 	choose_partition(d, t, why, account)
 	d.shared = 0 -- whole nodes: the fence and the data are the node's
 	if not given(d.admin_comment) then
@@ -329,6 +339,9 @@ local function modify_inside(d, r, t, broken, pending)
 	if not unset(d.shared) and d.shared ~= 0 then
 		refuse("E107", "a job in an enclave has its nodes for itself")
 	end
+	if pending and t then
+		check_size(t, d.min_nodes)
+	end
 	if given(d.account) and d.account ~= r.account then
 		usable(t, broken)
 		local account = account_of(t, d.account)
@@ -351,6 +364,7 @@ local function modify_entering(d, r, t, broken, pending)
 	check_user(t, r.user_id)
 	check_het(nil, r.het_job_id)
 	check_tenant(t, given(d.account) and d.account or r.account, nil)
+	check_size(t, unset(d.min_nodes) and r.min_nodes or d.min_nodes)
 	-- Nothing is set here: sharing and the comment are an administrator's to change, so a user's
 	-- own change would fail for ours. The partition's OverSubscribe=EXCLUSIVE gives whole nodes.
 end

@@ -33,6 +33,7 @@ func explainRequest() []Explanation {
 		{"E113", "The admission has expired: it was not renewed in time, or the node's clock can't be read.", effectGate + " Steps that run already are not touched by the gate.", "Admin: look at enclave-keeper on the node and at the way to enclaved."},
 		{"E115", "Slurm does not say which job this is, or its environment could not be prepared.", effectGate, "Admin: check that enclave.so was built for this version of Slurm."},
 		{"E116", "srun --no-allocate starts a step without a job, which nobody can admit.", effectNotQueued, "Leave --no-allocate out."},
+		{"E118", "The job asks for more nodes than are enrolled: it could never run.", effectNotQueued, "Ask for fewer. Administrators: enclave nodes lists them, enclave node enrol adds one."},
 		{"E117", "The account has several tenants and none was chosen.", effectNotQueued, "Choose one: --enclave=TENANT."},
 	}
 }

@@ -191,11 +191,23 @@ func (d *daemon) learn(ctx context.Context) {
 	d.books.learn(chips.Chips)
 }
 
+// count tells slurmctld how many nodes there are, so that a job for more is refused at submit.
+func (d *daemon) count(ctx context.Context) {
+	n, err := d.ledger.CountEnrolled(ctx)
+	if err == nil {
+		err = d.books.count(d.config, n)
+	}
+	if err != nil && ctx.Err() == nil {
+		d.log.WithError(err).Warn("number of nodes not told to slurmctld")
+	}
+}
+
 // keep seals receipts, does the errands that Slurm could not be told, and reads the books again when told to.
 func (d *daemon) keep(ctx context.Context, reload <-chan os.Signal) {
 	t := time.NewTicker(spoolPause)
 	defer t.Stop()
 	d.learn(ctx)
+	d.count(ctx)
 	d.lookThrough(ctx, time.Now())
 	ahead := time.NewTicker(lookAhead)
 	defer ahead.Stop()
@@ -215,6 +227,8 @@ func (d *daemon) keep(ctx context.Context, reload <-chan os.Signal) {
 			}
 			cancel()
 			d.seal(ctx)
+		case <-d.verifier.Enrolments():
+			d.count(ctx)
 		case <-d.verifier.Over():
 			d.seal(ctx)
 		case <-reload:

@@ -145,6 +145,7 @@ func openLedger(ctx context.Context, state string) (*ledger.Ledger, error) {
 type books struct {
 	files files
 	now   atomic.Pointer[set]
+	nodes int // enrolled, as the table for slurmctld says; below 0 is not known
 }
 
 type set struct {
@@ -153,7 +154,7 @@ type set struct {
 }
 
 func (f files) books(c config.Config) (*books, error) {
-	b := &books{files: f}
+	b := &books{files: f, nodes: -1}
 	return b, b.load(c)
 }
 
@@ -186,11 +187,25 @@ func (b *books) load(c config.Config) error {
 			return wrong("E008", "add the file to "+c.Controller.Policies, fmt.Errorf("tenant %s: %w", t.Name, err))
 		}
 	}
-	if err := writeLua(filepath.Join(c.Controller.State, "tenants.lua"), table.RenderLua(c.Network.Interactive == "allow")); err != nil {
+	if err := b.publish(c, table); err != nil {
 		return wrong("E009", "check space and permissions of "+c.Controller.State, err)
 	}
 	b.now.Store(&set{table, appraisal})
 	return nil
+}
+
+// publish writes the table for slurmctld.
+func (b *books) publish(c config.Config, table *tenants.Table) error {
+	return writeLua(filepath.Join(c.Controller.State, "tenants.lua"), table.RenderLua(c.Network.Interactive == "allow", b.nodes))
+}
+
+// count tells slurmctld how many nodes are enrolled, when that has changed.
+func (b *books) count(c config.Config, nodes int) error {
+	if nodes == b.nodes {
+		return nil
+	}
+	b.nodes = nodes
+	return b.publish(c, b.now.Load().tenants)
 }
 
 // refresh reads what was stored among the certificates since.

@@ -78,6 +78,15 @@ func (l *Ledger) Enrolled(ctx context.Context, node string) (Enrolment, error) {
 	return list[0], nil
 }
 
+// CountEnrolled is how many nodes have an enrolment in force.
+func (l *Ledger) CountEnrolled(ctx context.Context) (int, error) {
+	var n int
+	if err := l.db.QueryRowContext(ctx, "SELECT count(*) FROM enrolments WHERE revoked IS NULL").Scan(&n); err != nil {
+		return 0, fmt.Errorf("count enrolments: %w", err)
+	}
+	return n, nil
+}
+
 // EnrolledAt is the node's enrolment that was in force at a time.
 func (l *Ledger) EnrolledAt(ctx context.Context, node string, at time.Time) (Enrolment, error) {
 	list, err := l.enrolments(ctx, "WHERE node=?1 AND at<=?2 AND (revoked IS NULL OR revoked>?2) ORDER BY id DESC LIMIT 1", node, millis(at))

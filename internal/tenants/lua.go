@@ -12,12 +12,16 @@ import (
 // "return { ... }" of constants. enclave.lua refuses a parenthesis anywhere in the file, which
 // makes it data and nothing else; no name that Load accepts holds one, nor a quote. The same
 // table always gives the same bytes. Subtrees and policies stay out: slurmctld needs neither.
-// interactive says whether the site lets salloc and srun into an enclave.
-func (t *Table) RenderLua(interactive bool) []byte {
+// interactive says whether the site lets salloc and srun into an enclave; nodes is how many are
+// enrolled, below 0 for not known.
+func (t *Table) RenderLua(interactive bool, nodes int) []byte {
 	var b bytes.Buffer
 	b.WriteString("-- Written by enclaved from tenants.yaml; edits are lost.\n")
 	fmt.Fprintf(&b, "return {\n\tversion = 1,\n\tuid_min = %d,\n", t.UIDMin)
 	fmt.Fprintf(&b, "\tinteractive = %t,\n", interactive)
+	if nodes >= 0 {
+		fmt.Fprintf(&b, "\tnodes = %d,\n", nodes)
+	}
 	fmt.Fprintf(&b, "\tpartitions = %s,\n", luaList(t.Partitions))
 	names := make([]string, 0, len(t.Tenants))
 	accounts := make(map[string]bool)

@@ -131,7 +131,7 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 func TestRenderLua(t *testing.T) {
-	got := load(t).RenderLua(true)
+	got := load(t).RenderLua(true, 12)
 	if *update {
 		require.NoError(t, os.WriteFile("testdata/tenants.lua", got, 0o600))
 	}
@@ -153,7 +153,7 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			return
 		}
-		lua := string(table.RenderLua(false))
+		lua := string(table.RenderLua(false, -1))
 		assert.NotContains(t, lua, "(", "enclave.lua takes data only")
 		assert.NotContains(t, lua, "\\", "no name needs an escape")
 		for _, tenant := range table.Tenants {

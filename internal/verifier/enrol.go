@@ -203,6 +203,7 @@ func (v *Verifier) EnrolApprove(ctx context.Context, admin uint32, r api.Approve
 		return api.EnrolStatus{}, ledgerRefusal(err)
 	}
 	v.pending.drop(r.Fingerprint)
+	v.tellFleet()
 	return api.EnrolStatus{State: api.EnrolEnrolled, Certificate: der}, nil
 }
 

@@ -160,6 +160,7 @@ func (v *Verifier) Revoke(ctx context.Context, admin uint32, r api.RevokeRequest
 	if err := v.Ledger.Revoke(ctx, r.Node, admin, reason, time.Now()); err != nil {
 		return api.RevokeAnswer{}, enclave.Refuse("E138", enclave.FaultRequest, "%v", err)
 	}
+	v.tellFleet()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	why := revokedRefusal(r.Node, reason)

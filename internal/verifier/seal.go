@@ -48,6 +48,16 @@ func (k ReceiptKeys) of(role string) ed25519.PrivateKey {
 // Over tells that a job may have become ready for its receipt.
 func (v *Verifier) Over() <-chan struct{} { return v.over }
 
+// Enrolments tells that a node was enrolled or revoked.
+func (v *Verifier) Enrolments() <-chan struct{} { return v.fleet }
+
+func (v *Verifier) tellFleet() {
+	select {
+	case v.fleet <- struct{}{}:
+	default:
+	}
+}
+
 func (v *Verifier) wakeSealer() {
 	select {
 	case v.over <- struct{}{}:

@@ -101,6 +101,7 @@ type Verifier struct {
 	Settings
 	digest   enclave.Digest               // SHA-256 of the raw public key: the claim's verifier key
 	over     chan struct{}                // a job may have become ready for its receipt
+	fleet    chan struct{}                // a node was enrolled or revoked
 	unsealed map[enclave.JobKey]time.Time // receipts that could not be made, by when that was told
 	asked    time.Time                    // when Slurm was last asked about jobs that nobody said to be over
 	dead     map[enclave.JobKey]bool      // those that were not alive then
@@ -134,7 +135,7 @@ func New(ctx context.Context, s Settings) (*Verifier, error) {
 	}
 	v := &Verifier{
 		Settings: s, cores: make(chan struct{}, runtime.GOMAXPROCS(0)), lines: map[string]enclave.Node{}, tickets: newTickets(), pending: newPending(), proofs: proofs{at: map[string]time.Time{}}, starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
-		over: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{},
+		over: make(chan struct{}, 1), fleet: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{},
 	}
 	for _, n := range s.Inventory.Nodes {
 		v.lines[n.Name] = n

@@ -163,6 +163,12 @@ submit("a tenant with a format in it", { account = "digimed", spank_job_env = op
 submit("a tenant of 64 letters", { account = "digimed", spank_job_env = opt(("a"):rep(64)) }, { code = "E109" })
 submit("several tenants without a choice", { account = "physics", partition = "cpu-sev" }, { code = "E117" })
 
+submit("as many nodes as there are", { account = "digimed", partition = "cpu-sev", min_nodes = 12 }, { set = pinned })
+submit("more nodes than there are", { account = "digimed", partition = "cpu-sev", min_nodes = 13 }, { code = "E118" })
+submit("any number elsewhere", { account = "chemistry", partition = "cpu", min_nodes = 13 }, {})
+local uncounted = load_enclave(write((read(good_table):gsub("\tnodes = 12,\n", ""))))
+submit("any number while nobody has counted", { account = "digimed", partition = "cpu-sev", min_nodes = 13 }, { set = pinned }, uncounted)
+
 local batch_only = load_enclave(write((read(good_table):gsub("interactive = true", "interactive = false"))))
 submit("no allocation where the site wants none", { account = "digimed", partition = "cpu-sev", script = "nil" }, { code = "E141" }, batch_only)
 submit("nor one that is routed", { account = "genome", script = "" }, { code = "E141" }, batch_only)

@@ -36,7 +36,7 @@ func TestEnclaveLua(t *testing.T) {
 		t.Run(lua, func(t *testing.T) {
 			dir := t.TempDir()
 			rendered := filepath.Join(dir, "tenants.lua")
-			require.NoError(t, os.WriteFile(rendered, table.RenderLua(true), 0o600))
+			require.NoError(t, os.WriteFile(rendered, table.RenderLua(true, 12), 0o600))
 			out, err := exec.CommandContext(t.Context(), path, "enclave_test.lua",
 				"../../etc/enclave.lua", rendered, filepath.Join(dir, "other.lua")).CombinedOutput()
 			require.NoError(t, err, "%s", out)

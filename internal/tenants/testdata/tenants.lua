@@ -3,6 +3,7 @@ return {
 	version = 1,
 	uid_min = 1000,
 	interactive = true,
+	nodes = 12,
 	partitions = { "cpu-sev", },
 	tenants = { "digimed", "genome", "open-data", "astro", },
 	accounts = {
