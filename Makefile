@@ -24,7 +24,7 @@ CHARDEN   := -O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_S
 SPANK_C   := $(wildcard spank/*.c)
 SPANK_H   := $(wildcard spank/*.h)
 
-.PHONY: help build plugin test test-unit test-asan test-e2e test-vm lint bench bench-scale demo install deps tools clean fuzz
+.PHONY: help build plugin test test-unit test-asan test-e2e test-vm matrix nightly lint bench bench-scale demo install deps tools clean fuzz
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -60,6 +60,14 @@ plugin: $(BIN)/enclave.so $(BIN)/libenclave-submit.so $(BIN)/pingpong
 test: build
 	scripts/test
 
+## matrix   the end-to-end suite on Slurm 22.05, 24.11 and 26.05, one after another; SUITES='trixie forky' RUN=PATTERN
+matrix: build
+	scripts/matrix
+
+## nightly  matrix, soak and long fuzzing, some hours; writes docs/nightly.md. SUITES= JOBS=200 FUZZTIME=5m
+nightly: build
+	scripts/nightly
+
 ## test-vm  machines with Debian's cloud kernel under QEMU: kernel WireGuard, cgroup v2
 test-vm: build
 	scripts/test-vm
@@ -68,7 +76,7 @@ test-vm: build
 lint: $(LINT)
 	$(LINT) run ./...
 	clang-format --dry-run -Werror $(SPANK_C) $(SPANK_H) $(wildcard scripts/mpi/*.c)
-	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/bench scripts/fuzz internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
+	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/bench scripts/fuzz scripts/matrix scripts/nightly internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
 	for f in $(SPANK_C); do $(CC) $(CWARN) -O2 -fanalyzer -DENCLAVE_VERSION='"$(VERSION)"' -fsyntax-only $$f || exit 1; done
 
 $(LINT):

@@ -35,7 +35,7 @@ func enclaveYAML(s Spec, key string, families []string) string {
 		"  fstype: ext4",
 		"  public: /lustre",
 		"  home: {own: user, public: /home}",
-		"  tmp_size: 64MiB",
+		"  tmp_size: 256MiB",          // UCX 1.23 aborts when a quarter of it, /dev/shm, holds no more than 16 MiB [tried]
 		"  visible: [" + tsmDir + "]", // the simulated attester is a FUSE file system
 		"  transport: fabric-trusted",
 		"limits: {lifetime_hours: 24, barrier_seconds: 20, renew_seconds: 5, renew_grace_seconds: 30, receipt_seconds: 15}",

@@ -27,6 +27,17 @@ const labNodes = 3
 // programs is where `make build` put everything.
 func programs() string { return os.Getenv("ENCLAVE_BIN") }
 
+// suite is the Debian suite whose Slurm the lab runs, "" for this machine's own.
+func suite() string { return os.Getenv("ENCLAVE_SUITE") }
+
+// mpiProgram is one that was built against the MPI of the lab's hosts.
+func mpiProgram(name string) string { return filepath.Join(programs(), suite(), name) }
+
+// up are the arguments that bring up the suite's lab with so many nodes.
+func up(nodes int) []string {
+	return []string{"up", "--nodes", strconv.Itoa(nodes), "--plain", "2", "--suite", suite()}
+}
+
 func TestMain(m *testing.M) {
 	if stage := os.Getenv(killIn); stage != "" {
 		os.Exit(killProlog(stage))
@@ -43,7 +54,7 @@ func runAll(m *testing.M) int {
 		return 1
 	}
 	before := settledTrace()
-	if err := labCommand("up", "--nodes", strconv.Itoa(labNodes), "--plain", "2").Run(); err != nil {
+	if err := labCommand(up(labNodes)...).Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: lab up:", err)
 		return 1
 	}

@@ -26,13 +26,13 @@ func submitProgram(t *testing.T, args ...string) (out, errOut string) {
 }
 
 func TestAnMPIJobRunsInThePlainPartition(t *testing.T) {
-	out, _ := submitProgram(t, "--user", "bob", "--partition", "cpu", "--nodes", "1", "--", filepath.Join(programs(), "pingpong"))
+	out, _ := submitProgram(t, "--user", "bob", "--partition", "cpu", "--nodes", "1", "--", mpiProgram("pingpong"))
 	assert.Contains(t, out, "rank 0 of 1 on c1")
 }
 
 func TestP1AnMPIJobRunsInAnEnclave(t *testing.T) {
 	for range 2 {
-		out, _ := submitProgram(t, "--user", "alice", "--nodes", "3", "--", filepath.Join(programs(), "pingpong"))
+		out, _ := submitProgram(t, "--user", "alice", "--nodes", "3", "--", mpiProgram("pingpong"))
 		assert.Contains(t, out, "rank 0 of 3 on n1, sum of ranks 3")
 		assert.Contains(t, out, "rank 2 of 3 on n3, sum of ranks 3")
 		assert.Contains(t, out, "0 <-> 2: 1048576 bytes")
@@ -43,14 +43,14 @@ func TestP1AnMPIJobRunsInAnEnclave(t *testing.T) {
 func TestTheLabIsIdempotent(t *testing.T) {
 	before, err := os.ReadFile(filepath.Join(lab.Directory(), "lab.json"))
 	require.NoError(t, err)
-	c := exec.CommandContext(t.Context(), filepath.Join(programs(), "enclave-lab"), "up", "--nodes", "3")
+	c := exec.CommandContext(t.Context(), filepath.Join(programs(), "enclave-lab"), up(3)...)
 	out, err := c.CombinedOutput()
 	require.NoError(t, err, string(out))
 	assert.Contains(t, string(out), "up already")
 	after, err := os.ReadFile(filepath.Join(lab.Directory(), "lab.json"))
 	require.NoError(t, err)
 	assert.Equal(t, string(before), string(after))
-	c = exec.CommandContext(t.Context(), filepath.Join(programs(), "enclave-lab"), "up", "--nodes", "2")
+	c = exec.CommandContext(t.Context(), filepath.Join(programs(), "enclave-lab"), up(2)...)
 	out, err = c.CombinedOutput()
 	require.Error(t, err)
 	assert.Contains(t, string(out), "one with 3 nodes is up; run enclave-lab down first")

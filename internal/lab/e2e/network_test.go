@@ -5,7 +5,6 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -67,7 +66,7 @@ func background(t *testing.T, host, user string, argv ...string) {
 func TestP2NothingLeavesTheTunnel(t *testing.T) {
 	idle(t)
 	c := startCapture(t)
-	_, said := submitProgram(t, "--user", "alice", "--nodes", "3", "--", filepath.Join(programs(), "pingpong"))
+	_, said := submitProgram(t, "--user", "alice", "--nodes", "3", "--", mpiProgram("pingpong"))
 	idle(t)
 	frames := c.stop()
 	seen := outside(frames)

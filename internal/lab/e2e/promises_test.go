@@ -76,7 +76,12 @@ func TestP8SimulatedIsSaidEverywhere(t *testing.T) {
 		first, _, _ := strings.Cut(must(t, "login", "alice", screen...), "\n")
 		assert.Contains(t, first, "SIMULATED", screen)
 	}
-	assert.Contains(t, strings.ReplaceAll(adminComment(t, id), "`", `"`), `"v":"simulated"`)
+	// slurmdbd hears of a job's end a little after the state is COMPLETED.
+	var comment string
+	eventually(t, 30*time.Second, func() bool {
+		comment = strings.ReplaceAll(adminComment(t, id), "`", `"`)
+		return strings.Contains(comment, `"v":"simulated"`)
+	}, func() string { return comment })
 	idle(t)
 }
 

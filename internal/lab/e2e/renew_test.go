@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -126,7 +125,7 @@ func TestRevocationStopsTrafficWithinASecond(t *testing.T) {
 			readmit(t, "n2")
 		}
 	})
-	program, err := os.ReadFile(filepath.Join(programs(), "pingpong"))
+	program, err := os.ReadFile(mpiProgram("pingpong"))
 	require.NoError(t, err)
 	r := onWithInput(t, "login", "alice", string(program), "sh", "-c", "cat >pingpong && chmod 700 pingpong")
 	require.Zero(t, r.status, "%s", r)

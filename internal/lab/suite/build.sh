@@ -44,7 +44,7 @@ echo "installation of Slurm for $suite"
 inside apt-get update -q
 install slurmctld slurmd slurm-client slurmdbd slurmrestd slurm-wlm-basic-plugins slurm-wlm-mysql-plugin \
 	libslurm-dev munge mariadb-server mariadb-client openmpi-bin libopenmpi-dev \
-	nftables fuse3 wireguard-tools iproute2 util-linux e2fsprogs procps strace gcc libc6-dev make jq openssl
+	nftables fuse3 wireguard-tools iproute2 netbase util-linux e2fsprogs procps strace gcc libc6-dev make jq openssl
 # Later releases have their JWT plugin in a package of its own.
 inside apt-cache show slurm-wlm-jwt-plugin >/dev/null 2>&1 && install slurm-wlm-jwt-plugin
 # Where Debian's Slurm is built without PMIx, MPI programs start by PMI-2, which MPICH speaks.
