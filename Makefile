@@ -1,7 +1,6 @@
 # slurm-enclave. `make help` lists the targets.
 
 GO        ?= go
-MPICC     ?= mpicc
 BIN       := bin
 TOOLS     := .cache/tools
 LINT_VERSION := v2.15.0
@@ -51,7 +50,7 @@ $(BIN)/libenclave-submit.so: $(wildcard spank/submit/*.go spank/submit/route/*.g
 
 $(BIN)/pingpong: scripts/mpi/pingpong.c
 	@mkdir -p $(BIN)
-	$(MPICC) -O2 -Wall -Wextra -Werror -o $@ $<
+	mpicc -O2 -Wall -Wextra -Werror -o $@ $<
 
 # What depends on Slurm's and MPI's headers: enclave-lab builds it in the root of another suite.
 plugin: $(BIN)/enclave.so $(BIN)/libenclave-submit.so $(BIN)/pingpong

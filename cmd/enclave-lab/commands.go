@@ -15,7 +15,7 @@ func command(status *int) *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error { return lab.CheckName() },
 	}
-	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), scaleCommand(), enclavedCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
+	root.AddCommand(upCommand(), suiteCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), scaleCommand(), enclavedCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
 	return root
 }
 
@@ -34,6 +34,19 @@ func upCommand() *cobra.Command {
 	c.Flags().BoolVar(&spec.Rest, "slurmrestd", false, "start slurmrestd, and let enclaved talk to Slurm through it")
 	c.Flags().StringVar(&spec.Driver, "driver", "", "how enclaved talks to Slurm: cli or rest (rest with --slurmrestd)")
 	return c
+}
+
+func suiteCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "suite NAME", Short: "Make the root of a Debian suite with its Slurm, for up --suite NAME", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			return lab.Prepare(c.Context(), args[0], filepath.Dir(self), c.OutOrStdout())
+		},
+	}
 }
 
 func downCommand() *cobra.Command {

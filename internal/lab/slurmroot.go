@@ -61,6 +61,14 @@ func releaseOf(said string) (string, error) {
 	return found[1], nil
 }
 
+// Prepare makes the root of a suite and builds the plugin for it, as Up does on first use.
+func Prepare(ctx context.Context, name, programs string, progress io.Writer) error {
+	if err := suite.Check(name); err != nil {
+		return err
+	}
+	return prepare(ctx, Spec{Suite: name}, programs, progress)
+}
+
 // prepare makes the root of the spec's suite and, where the project's source is beside the
 // programs, builds there what depends on Slurm's headers.
 func prepare(ctx context.Context, s Spec, programs string, progress io.Writer) error {

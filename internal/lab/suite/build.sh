@@ -43,12 +43,14 @@ install() { inside apt-get install -q -y --no-install-recommends "$@"; }
 echo "installation of Slurm for $suite"
 inside apt-get update -q
 install slurmctld slurmd slurm-client slurmdbd slurmrestd slurm-wlm-basic-plugins slurm-wlm-mysql-plugin \
-	libslurm-dev munge mariadb-server mariadb-client openmpi-bin libopenmpi-dev \
-	nftables fuse3 wireguard-tools iproute2 netbase util-linux e2fsprogs procps strace gcc libc6-dev make jq openssl
+	libslurm-dev munge mariadb-server mariadb-client nftables fuse3 wireguard-tools iproute2 netbase uidmap \
+	util-linux e2fsprogs procps iperf3 openvpn strace gcc libc6-dev make jq openssl
 # Later releases have their JWT plugin in a package of its own.
 inside apt-cache show slurm-wlm-jwt-plugin >/dev/null 2>&1 && install slurm-wlm-jwt-plugin
 # Where Debian's Slurm is built without PMIx, MPI programs start by PMI-2, which MPICH speaks.
-if ! ls "$new"/usr/lib/*/slurm-wlm/mpi_pmix.so >/dev/null 2>&1; then
+if ls "$new"/usr/lib/*/slurm-wlm/mpi_pmix.so >/dev/null 2>&1; then
+	install openmpi-bin libopenmpi-dev
+else
 	install mpich libmpich-dev
 fi
 inside apt-get clean

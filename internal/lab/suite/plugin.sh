@@ -19,8 +19,6 @@ done
 mount -o remount,bind,ro "$work/root$goroot"
 mount -o remount,bind,ro "$work/root$modules"
 
-mpicc=mpicc
-ls "$root"/usr/lib/*/slurm-wlm/mpi_pmix.so >/dev/null 2>&1 || mpicc=mpicc.mpich
 env -i PATH="$goroot/bin:/usr/sbin:/usr/bin:/sbin:/bin" HOME=/root LC_ALL=C.UTF-8 GOCACHE="$cache" GOMODCACHE="$modules" \
 	GOPROXY=off GOTOOLCHAIN=local GOFLAGS=-buildvcs=false \
-	chroot "$work/root" make -s --no-print-directory -C "$source" BIN="$out" MPICC="$mpicc" plugin
+	chroot "$work/root" make -s --no-print-directory -C "$source" BIN="$out" plugin
