@@ -122,13 +122,16 @@ func (a *agent) send(e event) {
 }
 
 // reap holds the lock between a child's end and its report, and start holds it between fork
-// and registration: no end is missed.
+// and registration: no end is missed. A child that was started between the word that there is none and
+// the lock is in the map, so it is not slept through.
 func (a *agent) reap() {
 	for {
 		pid, status, err := machine.Reap()
 		a.mu.Lock()
 		if errors.Is(err, syscall.ECHILD) {
-			a.children.Wait()
+			for len(a.waiting) == 0 {
+				a.children.Wait()
+			}
 			a.mu.Unlock()
 			continue
 		}
