@@ -15,9 +15,9 @@ import (
 // Every answer of slurmrestd's, whatever its version, is an object with these keys and one more that
 // holds what was asked for. Keys that are not known are passed over: versions add some all the time.
 type answer struct {
-	Errors []fault       `json:"errors"`
-	Jobs   *[]jobAnswer  `json:"jobs"`
-	Nodes  *[]nodeAnswer `json:"nodes"`
+	Errors []fault            `json:"errors"`
+	Jobs   *[]json.RawMessage `json:"jobs"` // slurmctld's and slurmdbd's have the same keys with other values
+	Nodes  *[]nodeAnswer      `json:"nodes"`
 	Status []struct {
 		Code  *number `json:"error_code"`
 		Error string  `json:"error"`
@@ -32,7 +32,7 @@ type fault struct {
 	Description string  `json:"description"`
 }
 
-// jobAnswer is a job as slurmctld's endpoint tells it, or as slurmdbd's does.
+// jobAnswer is a job as slurmctld tells it.
 type jobAnswer struct {
 	ID           *number   `json:"job_id"`
 	State        words     `json:"job_state"`
@@ -47,7 +47,11 @@ type jobAnswer struct {
 	ExitCode     *exitCode `json:"exit_code"`
 	AllocNode    string    `json:"allocating_node"`
 	AdminComment string    `json:"admin_comment"`
+}
 
+// storedAnswer is a start of a job as slurmdbd tells it.
+type storedAnswer struct {
+	ID      *number `json:"job_id"`
 	Comment struct {
 		Administrator string `json:"administrator"`
 	} `json:"comment"`
@@ -139,7 +143,11 @@ func (a answer) job(id uint32) (jobAnswer, error) {
 		return jobAnswer{}, errors.New("slurmrestd answered without a list of jobs")
 	}
 	var found []jobAnswer
-	for _, j := range *a.Jobs {
+	for _, raw := range *a.Jobs {
+		var j jobAnswer
+		if err := json.Unmarshal(raw, &j); err != nil {
+			return jobAnswer{}, fmt.Errorf("read the answer: %w", err)
+		}
 		if j.ID != nil && j.ID.Set && j.ID.Value == uint64(id) {
 			found = append(found, j)
 		}
@@ -154,12 +162,16 @@ func (a answer) job(id uint32) (jobAnswer, error) {
 }
 
 // latest picks the last start of the job: accounting has a record for each.
-func (a answer) latest(id uint32) (jobAnswer, error) {
+func (a answer) latest(id uint32) (storedAnswer, error) {
 	if a.Jobs == nil {
-		return jobAnswer{}, errors.New("slurmrestd answered without a list of jobs")
+		return storedAnswer{}, errors.New("slurmrestd answered without a list of jobs")
 	}
-	var best *jobAnswer
-	for _, j := range *a.Jobs {
+	var best *storedAnswer
+	for _, raw := range *a.Jobs {
+		var j storedAnswer
+		if err := json.Unmarshal(raw, &j); err != nil {
+			return storedAnswer{}, fmt.Errorf("read the answer: %w", err)
+		}
 		if j.ID == nil || j.ID.Value != uint64(id) || j.Time.Submission == nil {
 			continue
 		}
@@ -168,7 +180,7 @@ func (a answer) latest(id uint32) (jobAnswer, error) {
 		}
 	}
 	if best == nil {
-		return jobAnswer{}, ErrNoJob
+		return storedAnswer{}, ErrNoJob
 	}
 	return *best, nil
 }

@@ -86,7 +86,7 @@ const fine = `{"meta":{},"errors":[],"warnings":[]}`
 
 // running24 is a job as 24.11 tells it: numbers that may be unset or infinite, states with flags.
 const running24 = `{"jobs":[{"account":"digimed","admin_comment":"JS1:Ab enclave={\"v\":\"simulated\"}","allocating_node":"login",
- "batch_flag":true,"job_id":4,"job_state":["RUNNING"],"name":"na|me\n4|x","nodes":"n[1-2]","partition":"cpu-sev","requeue":true,"restart_cnt":1,
+ "batch_flag":true,"job_id":4,"job_state":["RUNNING"],"name":"na|me\n4|x","comment":"the user's","nodes":"n[1-2]","partition":"cpu-sev","requeue":true,"restart_cnt":1,
  "time_limit":{"set":true,"infinite":false,"number":10},"user_id":2001,"a_field_of_tomorrow":{"x":[1,2]},
  "exit_code":{"status":["SUCCESS"],"return_code":{"set":true,"infinite":false,"number":0},"signal":{"id":{"set":false,"infinite":false,"number":0},"name":""}}}],
  "last_backfill":{"set":true},"errors":[],"warnings":[]}`

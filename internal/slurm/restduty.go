@@ -62,7 +62,7 @@ func (r *REST) stored(ctx context.Context, id uint32) (string, error) {
 	if !ok {
 		return r.cli.storedComment(ctx, id)
 	}
-	var j jobAnswer
+	var j storedAnswer
 	if errors.Is(err, errEmpty) {
 		err = ErrNoJob
 	}
