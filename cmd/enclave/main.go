@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -29,7 +30,7 @@ func run(log *logrus.Logger) int {
 	defer stop()
 	err := cli.NewRootCommand(os.Stdout, os.Stderr, release.Version, open,
 		cli.NewNodeCommand(node()), cli.NewHostCommand(host(log)), cli.NewCertsCommand(storehouse()), cli.NewOkCommand(facts), cli.NewDoctorCommand(open, storehouse(), ground),
-		cli.NewBenchCommand(benchmarks())).ExecuteContext(ctx)
+		cli.NewAcctCommand(open, sacct(), time.Now), cli.NewBenchCommand(benchmarks())).ExecuteContext(ctx)
 	if err == nil {
 		return cli.ExitOK
 	}

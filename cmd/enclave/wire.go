@@ -20,7 +20,9 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/munge"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/program"
 	"github.com/slurm-enclave/slurm-enclave/internal/release"
+	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/client"
@@ -152,4 +154,12 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	}
+}
+
+// maxAccounting bounds what sacct prints: some million records.
+const maxAccounting = 512 << 20
+
+// sacct is Slurm's accounting with the caller's own rights, in times without a zone to mistake.
+func sacct() *slurm.CLI {
+	return slurm.NewCLI(program.Runner{MaxOutput: maxAccounting, Environment: []string{"TZ=UTC"}})
 }

@@ -20,6 +20,8 @@ type Source interface {
 	Report(ctx context.Context, job uint32, restart *uint32) (api.Report, error)
 	Jobs(ctx context.Context) (api.Jobs, error)
 	Nodes(ctx context.Context) (api.Nodes, error)
+	Me(ctx context.Context) (api.Me, error)
+	Shares(ctx context.Context, after string) (api.Shares, error)
 	LatestEvidence(ctx context.Context, node string) (api.NodeEvidence, error)
 	ReceiptSource
 }

@@ -216,6 +216,22 @@ type source struct {
 	evidence map[string]api.NodeEvidence
 	receipts []api.Receipt
 	keys     api.ReceiptKeys
+	me       api.Me
+	shares   []api.Shares // the pages
+}
+
+func (s *source) Me(context.Context) (api.Me, error) { return s.me, s.err }
+
+func (s *source) Shares(_ context.Context, after string) (api.Shares, error) {
+	if s.err != nil {
+		return api.Shares{}, s.err
+	}
+	for i, p := range s.shares {
+		if i == 0 && !strings.Contains(after, ".") || i > 0 && s.shares[i-1].More == after {
+			return p, nil
+		}
+	}
+	return api.Shares{}, errors.New("asked for " + after)
 }
 
 func (s *source) Receipt(_ context.Context, job uint32, restart *uint32) (api.Receipt, error) {

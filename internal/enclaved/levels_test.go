@@ -27,21 +27,23 @@ func TestLevels(t *testing.T) {
 	t.Parallel()
 	const ask = "sacctmgr -n -P show user where name="
 	l := levels{printed{
-		"getent passwd 1": "root2:x:1:1::/:/bin/sh\n", ask + "root2 format=User,AdminLevel": "root2|Administrator\n",
-		"getent passwd 2": "olga:x:2:2::/:/bin/sh\n", ask + "olga format=User,AdminLevel": "olga|Operator\n",
-		"getent passwd 3": "alice:x:3:3::/:/bin/sh\n", ask + "alice format=User,AdminLevel": "alice|None\n",
+		"getent passwd 1": "root2:x:1:1::/:/bin/sh\n", ask + "root2 withcoord format=User,AdminLevel,Coordinators": "root2|Administrator|\n",
+		"getent passwd 2": "olga:x:2:2::/:/bin/sh\n", ask + "olga withcoord format=User,AdminLevel,Coordinators": "olga|Operator|chem\n",
+		"getent passwd 3": "alice:x:3:3::/:/bin/sh\n", ask + "alice withcoord format=User,AdminLevel,Coordinators": "alice|None|digimed,astro\n",
 		"getent passwd 4": "away:x:4:4::/:/bin/sh\n",
-		"getent passwd 5": "a,root2:x:5:5::/:/bin/sh\n", ask + "a,root2 format=User,AdminLevel": "root2|Administrator\n",
-		"getent passwd 6": "two:x:6:6::/:/bin/sh\n", ask + "two format=User,AdminLevel": "two|None\nroot2|Administrator\n",
+		"getent passwd 5": "a,root2:x:5:5::/:/bin/sh\n", ask + "a,root2 withcoord format=User,AdminLevel,Coordinators": "root2|Administrator|\n",
+		"getent passwd 6": "two:x:6:6::/:/bin/sh\n", ask + "two withcoord format=User,AdminLevel,Coordinators": "two|None|\nroot2|Administrator|\n",
 	}}
 	for uid, want := range map[uint32]server.Level{1: server.Administrator, 2: server.Operator, 3: server.User, 6: server.User} {
-		got, err := l.AdminLevel(t.Context(), uid)
+		got, accounts, err := l.Rank(t.Context(), uid)
 		require.NoError(t, err)
 		assert.Equal(t, want, got, "uid %d", uid)
+		assert.Equal(t, map[uint32][]string{2: {"chem"}, 3: {"digimed", "astro"}}[uid], accounts, "uid %d", uid)
 	}
 	for _, uid := range []uint32{4, 5, 9} {
-		got, err := l.AdminLevel(t.Context(), uid)
+		got, accounts, err := l.Rank(t.Context(), uid)
 		require.Error(t, err, "uid %d", uid)
 		assert.Equal(t, server.User, got)
+		assert.Empty(t, accounts)
 	}
 }

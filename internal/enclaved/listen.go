@@ -81,29 +81,37 @@ func passwd(ctx context.Context, run runner, key string) ([]string, error) {
 // levels asks Slurm's accounting what a user may do.
 type levels struct{ run runner }
 
-// AdminLevel is server.Levels'.
-func (l levels) AdminLevel(ctx context.Context, uid uint32) (server.Level, error) {
+// Rank is server.Levels'. A level or an account that is not understood is none.
+func (l levels) Rank(ctx context.Context, uid uint32) (server.Level, []string, error) {
 	line, err := passwd(ctx, l.run, strconv.FormatUint(uint64(uid), 10))
 	if err != nil {
-		return server.User, fmt.Errorf("find uid %d: %w", uid, err)
+		return server.User, nil, fmt.Errorf("find uid %d: %w", uid, err)
 	}
 	name := line[0]
 	if name == "" || strings.ContainsAny(name, ",= ") {
-		return server.User, fmt.Errorf("find uid %d: %w", uid, errNoUser)
+		return server.User, nil, fmt.Errorf("find uid %d: %w", uid, errNoUser)
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	out, err := l.run.Run(ctx, "sacctmgr", "-n", "-P", "show", "user", "where", "name="+name, "format=User,AdminLevel")
+	out, err := l.run.Run(ctx, "sacctmgr", "-n", "-P", "show", "user", "where", "name="+name, "withcoord", "format=User,AdminLevel,Coordinators")
 	if err != nil {
-		return server.User, fmt.Errorf("ask for admin level of %s: %w", name, err)
+		return server.User, nil, fmt.Errorf("ask for the rank of %s: %w", name, err)
 	}
-	switch strings.TrimSpace(string(out)) {
-	case name + "|Administrator":
-		return server.Administrator, nil
-	case name + "|Operator":
-		return server.Operator, nil
+	f := strings.Split(strings.TrimSuffix(string(out), "\n"), "|")
+	if len(f) != 3 || f[0] != name || strings.Contains(f[2], "\n") {
+		return server.User, nil, nil // no user of Slurm's, or more than one
 	}
-	return server.User, nil
+	var accounts []string
+	if f[2] != "" {
+		accounts = strings.Split(f[2], ",")
+	}
+	switch f[1] {
+	case "Administrator":
+		return server.Administrator, accounts, nil
+	case "Operator":
+		return server.Operator, accounts, nil
+	}
+	return server.User, accounts, nil
 }
 
 // timely gives every call of the site role a deadline: programs are never run without one.

@@ -150,9 +150,11 @@ func (l *Ledger) Latest(ctx context.Context, cluster string, job uint32) (Entry,
 	return e, nil
 }
 
-// Entries lists starts, latest first; of one user only when uid is not nil.
-func (l *Ledger) Entries(ctx context.Context, uid *uint32, limit int) ([]Entry, error) {
-	return l.entries(ctx, "list jobs", "WHERE ?1 IS NULL OR uid=?1 ORDER BY registered DESC, job DESC, restart DESC LIMIT ?2", uid, limit)
+// Entries lists starts, latest first.
+func (l *Ledger) Entries(ctx context.Context, who Scope, limit int) ([]Entry, error) {
+	accounts := text(append([]string{}, who.Accounts...))
+	return l.entries(ctx, "list jobs", `WHERE ?1 OR uid=?2 OR account IN (SELECT value FROM json_each(?3))
+		ORDER BY registered DESC, job DESC, restart DESC LIMIT ?4`, who.All, who.UID, accounts, limit)
 }
 
 func (l *Ledger) entries(ctx context.Context, what, where string, args ...any) ([]Entry, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
@@ -13,10 +14,20 @@ import (
 // maxList bounds a list that people ask for.
 const maxList = 1000
 
-// Viewer is who asks. Users see their own jobs, operators all.
+// Viewer is who asks. Users see their own jobs, an account's coordinators the account's, operators all.
 type Viewer struct {
 	UID      uint32
 	Operator bool
+	Accounts []string // that the viewer coordinates
+}
+
+// sees is true for a job that the viewer may read of.
+func (w Viewer) sees(j enclave.Job) bool {
+	return w.Operator || w.UID == j.UID || (j.Account != "" && slices.Contains(w.Accounts, j.Account))
+}
+
+func (w Viewer) scope() ledger.Scope {
+	return ledger.Scope{All: w.Operator, UID: w.UID, Accounts: w.Accounts}
 }
 
 // Report makes the document of one start; restart nil is the latest.
@@ -75,7 +86,7 @@ func (v *Verifier) visible(ctx context.Context, who Viewer, job uint32, restart 
 	if restart != nil {
 		e, err = v.Ledger.Entry(ctx, enclave.JobKey{Cluster: v.Config.Cluster, Job: job, Restart: *restart})
 	}
-	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !who.Operator && who.UID != e.Job.UID) {
+	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !who.sees(e.Job)) {
 		return e, enclave.Refuse("E135", enclave.FaultRequest, "no enclave job %d of yours is in the ledger", job)
 	}
 	if err != nil {
@@ -156,11 +167,7 @@ func notCovered(transport string) []string {
 
 // List makes the document of jobs, latest first.
 func (v *Verifier) List(ctx context.Context, who Viewer) (api.Jobs, error) {
-	uid := &who.UID
-	if who.Operator {
-		uid = nil
-	}
-	entries, err := v.Ledger.Entries(ctx, uid, maxList)
+	entries, err := v.Ledger.Entries(ctx, who.scope(), maxList)
 	if err != nil {
 		return api.Jobs{}, ledgerRefusal(err)
 	}

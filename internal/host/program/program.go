@@ -36,6 +36,7 @@ var errTooMuch = errors.New("output over the limit")
 type Runner struct {
 	Directories []string // instead of Path; for tests
 	MaxOutput   int      // instead of MaxOutput
+	Environment []string // NAME=VALUE beside PATH and LC_ALL
 }
 
 // Failure is a program that ran and did not exit with 0.
@@ -84,7 +85,7 @@ func (r Runner) Run(ctx context.Context, name string, args ...string) ([]byte, e
 	}
 	stderr := &bounded{limit: MaxStderr}
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = []string{"PATH=" + Path, "LC_ALL=C"}
+	cmd.Env = append([]string{"PATH=" + Path, "LC_ALL=C"}, r.Environment...)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

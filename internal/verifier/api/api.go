@@ -37,6 +37,8 @@ const (
 
 	PathReport = "/v1/people/report"
 	PathJobs   = "/v1/people/jobs"
+	PathMe     = "/v1/people/me"
+	PathShares = "/v1/people/shares"
 	PathNodes  = "/v1/people/nodes"
 	PathLatest = "/v1/people/evidence"
 

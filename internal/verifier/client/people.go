@@ -24,6 +24,15 @@ func (c *Client) Jobs(ctx context.Context) (api.Jobs, error) {
 	return ask[api.Jobs](ctx, c, api.PathJobs)
 }
 
+// Me asks whom the caller is taken for.
+func (c *Client) Me(ctx context.Context) (api.Me, error) { return ask[api.Me](ctx, c, api.PathMe) }
+
+// Shares asks for the next page of what the ledger has of jobs; after is a time in Unix milliseconds, then
+// what the last page says.
+func (c *Client) Shares(ctx context.Context, after string) (api.Shares, error) {
+	return ask[api.Shares](ctx, c, api.PathShares+"?"+url.Values{"after": {after}}.Encode())
+}
+
 // Nodes asks for the fleet.
 func (c *Client) Nodes(ctx context.Context) (api.Nodes, error) {
 	return ask[api.Nodes](ctx, c, api.PathNodes)

@@ -87,12 +87,22 @@ func (s *Server) viewer(r *http.Request) (verifier.Viewer, error) {
 	if payload != api.Question(r.Method, r.URL.RequestURI()) {
 		return verifier.Viewer{}, errors.New("it was made for another question")
 	}
-	operator := uid == 0 || uid == s.SlurmUID
-	if !operator {
-		level, err := s.Levels.AdminLevel(r.Context(), uid)
-		operator = err == nil && level >= Operator // Slurm is away: people still see their own
+	who := verifier.Viewer{UID: uid, Operator: uid == 0 || uid == s.SlurmUID}
+	if !who.Operator {
+		level, accounts, err := s.Levels.Rank(r.Context(), uid)
+		if err == nil { // Slurm is away: people still see their own
+			who.Operator, who.Accounts = level >= Operator, accounts
+		}
 	}
-	return verifier.Viewer{UID: uid, Operator: operator}, nil
+	return who, nil
+}
+
+func (s *Server) shares(r *http.Request, who verifier.Viewer) (any, error) {
+	after, err := verifier.ParseCursor(r.URL.Query().Get("after"))
+	if err != nil {
+		return nil, err
+	}
+	return s.Verifier.Shares(r.Context(), who, after)
 }
 
 func (s *Server) report(r *http.Request, who verifier.Viewer) (any, error) {
@@ -188,6 +198,6 @@ func (s *Server) isAdmin(ctx context.Context, uid uint32) bool {
 	if s.isController(ctx, uid) {
 		return true
 	}
-	level, err := s.Levels.AdminLevel(ctx, uid)
+	level, _, err := s.Levels.Rank(ctx, uid)
 	return err == nil && level >= Administrator
 }

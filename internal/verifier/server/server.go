@@ -48,9 +48,9 @@ const (
 	Administrator
 )
 
-// Levels knows them.
+// Levels knows them, and the accounts that a user coordinates.
 type Levels interface {
-	AdminLevel(ctx context.Context, uid uint32) (Level, error)
+	Rank(ctx context.Context, uid uint32) (level Level, coordinates []string, err error)
 }
 
 // Settings is what a Server is made of. All fields are needed.
@@ -142,6 +142,8 @@ func (s *Server) Public() http.Handler {
 	}))
 	m.Handle("GET "+api.PathReport, s.asPerson(s.report))
 	m.Handle("GET "+api.PathJobs, s.asPerson(func(r *http.Request, who verifier.Viewer) (any, error) { return v.List(r.Context(), who) }))
+	m.Handle("GET "+api.PathMe, s.asPerson(func(_ *http.Request, who verifier.Viewer) (any, error) { return v.Me(who), nil }))
+	m.Handle("GET "+api.PathShares, s.asPerson(s.shares))
 	m.Handle("GET "+api.PathNodes, s.asPerson(s.nodes))
 	m.Handle("GET "+api.PathLatest, s.asPerson(func(r *http.Request, who verifier.Viewer) (any, error) {
 		return v.LatestEvidence(r.Context(), who, r.URL.Query().Get("node"))

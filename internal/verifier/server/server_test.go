@@ -74,16 +74,18 @@ func (m *munge) Decode(_ context.Context, c string) (uint32, string, error) {
 
 type levels struct{}
 
-func (levels) AdminLevel(_ context.Context, uid uint32) (server.Level, error) {
+func (levels) Rank(_ context.Context, uid uint32) (server.Level, []string, error) {
 	switch uid {
 	case 3000:
-		return server.Administrator, nil
+		return server.Administrator, nil, nil
 	case 3001:
-		return server.Operator, nil
+		return server.Operator, nil, nil
 	case 3002:
-		return server.Administrator, errors.New("slurm is away")
+		return server.Administrator, []string{"onc"}, errors.New("slurm is away")
+	case 3003:
+		return server.User, []string{"onc"}, nil
 	}
-	return server.User, nil
+	return server.User, nil, nil
 }
 
 func start(t *testing.T) *site {
@@ -378,6 +380,21 @@ func TestPeople(t *testing.T) {
 	jobs, err := s.person(2001).Jobs(t.Context())
 	require.NoError(t, err)
 	assert.Len(t, jobs.Jobs, 1)
+	_, err = s.person(3003).Report(t.Context(), 7, nil)
+	require.NoError(t, err, "who coordinates the job's account")
+	_, err = s.person(3002).Report(t.Context(), 7, nil)
+	assert.Equal(t, "E135", code(err), "nobody coordinates anything while Slurm is away")
+	for uid, want := range map[uint32]int{2001: 1, 2002: 0, 3001: 1, 3002: 0, 3003: 1} {
+		page, asked := s.person(uid).Shares(t.Context(), "0")
+		require.NoError(t, asked)
+		assert.Len(t, page.Shares, want, "uid %d", uid)
+		assert.Empty(t, page.More)
+	}
+	_, err = s.person(2001).Shares(t.Context(), "yesterday")
+	assert.Equal(t, "E129", code(err))
+	me, err := s.person(3003).Me(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, api.Me{UID: 3003, Accounts: []string{"onc"}}, me)
 	_, err = s.person(2001).LatestEvidence(t.Context(), "n1")
 	assert.Equal(t, "E132", code(err), "evidence names chips")
 	_, err = s.person(3001).LatestEvidence(t.Context(), "n1&node=n2")
