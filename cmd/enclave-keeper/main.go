@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/door"
-	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
 )
 
 func main() {
@@ -18,7 +17,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
-	runtime.GOMAXPROCS(keeper.Processors(runtime.NumCPU()))
+	runtime.GOMAXPROCS(1) // a tunnel that this process holds may change it
 	if err := door.Keep(ctx); err != nil {
 		os.Exit(1) //nolint:gocritic // the kernel takes the handler back
 	}

@@ -260,7 +260,7 @@ func TestTheScriptIsAShellScript(t *testing.T) {
 func TestVPNConfiguration(t *testing.T) {
 	t.Parallel()
 	v := VPN{Network: netip.MustParsePrefix("10.94.0.0/24"), Port: 1194, Ends: [2]End{{Address: netip.MustParseAddr("10.93.2.1")}, {Address: netip.MustParseAddr("10.93.2.2")}}}
-	c, err := v.configs()
+	c, err := v.Configs()
 	require.NoError(t, err)
 	for i, text := range c {
 		for _, line := range []string{"data-ciphers AES-128-CBC", "auth SHA256", "disable-dco", "proto udp4", fmt.Sprintf("ifconfig 10.94.0.%d 255.255.255.0", i+1)} {

@@ -47,7 +47,7 @@ func (v VPN) Missing(ctx context.Context) string {
 
 // Up starts both ends and waits until each has the other. What it started ends with Down.
 func (v VPN) Up(ctx context.Context) error {
-	configs, err := v.configs()
+	configs, err := v.Configs()
 	if err != nil {
 		return fmt.Errorf("configure OpenVPN: %w", err)
 	}
@@ -85,8 +85,8 @@ exit 1`
 	return errs
 }
 
-// configs are the two ends' configuration files, keys and certificates in them.
-func (v VPN) configs() ([2]string, error) {
+// Configs are the two ends' configuration files, keys and certificates in them.
+func (v VPN) Configs() ([2]string, error) {
 	var (
 		certificates, keys, prints [2]string
 		out                        [2]string

@@ -132,7 +132,6 @@ func Decode(b []byte) (Config, error) {
 	return c, nil
 }
 
-// Processors is how many processors userspace WireGuard gets of a node's. Its packets are
-// handed from worker to worker; on two processors one worker was a third faster than two, and
-// what it takes is taken from the job.
+// Processors is how many processors userspace WireGuard gets of a node's at most, when one is not
+// enough for its packets: what it takes is taken from the job.
 func Processors(node int) int { return min(max(1, node/4), 8) }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -26,8 +27,15 @@ var _ keeper.Host = Self{}
 // Settle implements keeper.Host.
 func (Self) Settle(c keeper.Config) error { return Settle(c) }
 
-// Open implements keeper.Host.
-func (Self) Open(device string, mtu int) (keeper.Tunnel, error) { return tunnel.Open(device, mtu) }
+// Open implements keeper.Host. From then on this process has as many processors as the tunnel needs.
+func (Self) Open(device string, mtu int) (keeper.Tunnel, error) {
+	d, err := tunnel.Open(device, mtu)
+	if err != nil {
+		return nil, err
+	}
+	go tunnel.Pace(d.Done(), keeper.Processors(runtime.NumCPU()))
+	return d, nil
+}
 
 // Now implements keeper.Host. A kernel without that clock runs no SEV-SNP guest.
 func (Self) Now() time.Duration {

@@ -30,12 +30,16 @@ func Open(name string, mtu int) (*Device, error) {
 	if _, err := net.InterfaceByName(name); err == nil {
 		return nil, fmt.Errorf("make %s: there is one already", name)
 	}
-	t, err := tun.CreateTUN(name, mtu)
+	t, err := openCard(name, mtu)
 	if err != nil {
 		return nil, fmt.Errorf("make %s: %w", name, err)
 	}
-	quiet := device.NewLogger(device.LogLevelSilent, "")
-	d := &Device{wireguard: device.NewDevice(t, crossing.Wrap(conn.NewDefaultBind()), quiet)}
+	return control(name, t, newBind())
+}
+
+// control makes the device of its two sides, and the control socket.
+func control(name string, t tun.Device, b conn.Bind) (*Device, error) {
+	d := &Device{wireguard: device.NewDevice(t, crossing.Wrap(b), device.NewLogger(device.LogLevelSilent, ""))}
 	socket, err := ipc.UAPIOpen(name)
 	if err != nil {
 		d.wireguard.Close()

@@ -36,6 +36,7 @@ const roleEnv = "TUNNEL_TEST_ROLE"
 
 // TestMain is the keeper, or plays a role, when a test started the program as such.
 func TestMain(m *testing.M) {
+	playWay()
 	keepertest.Play()
 	if spec := os.Getenv(roleEnv); spec != "" {
 		var r role
