@@ -44,10 +44,29 @@ func (p *plan) notrackIn() Chain {
 		rule(Notrack, "", num(UDPTarget, uint32(p.in.WireGuardPort))),
 		rule(Notrack, "", num(TCPTarget, uint32(p.in.Slurmd.Port))),
 	}
+	rules = append(rules, p.daemons(Source4, Source6, target)...)
 	for _, s := range p.servers() {
 		rules = append(rules, p.each(s.set, hosts(s.Addresses), Source4, Source6, rule(Notrack, "", num(TCPSource, uint32(s.Port))))...)
 	}
 	return Chain{Name: "notrack_in", Type: "filter", Hook: "prerouting", Priority: priorityRaw, Rules: rules}
+}
+
+// daemons keeps inbound services out of conntrack, too, so that ssh lets an admin in whatever a user
+// does. Only those on ports that no user can have: what a user's own server answers must be known
+// for an answer.
+func (p *plan) daemons(key4, key6 Key, port func(Service) Match) []Rule {
+	const firstOfUsers = 1024
+	var out []Rule
+	for i, s := range p.in.Inbound {
+		switch r := rule(Notrack, "", port(s)); {
+		case s.Port >= firstOfUsers:
+		case len(s.Addresses) == 0:
+			out = append(out, r)
+		default:
+			out = append(out, p.each(serviceSet("inbound", i), s.Addresses, key4, key6, r)...)
+		}
+	}
+	return out
 }
 
 func (p *plan) notrackOut() Chain {
@@ -56,6 +75,7 @@ func (p *plan) notrackOut() Chain {
 		rule(Notrack, "", num(PacketMark, p.in.FwMark), num(UDPSource, uint32(p.in.WireGuardPort))),
 		rule(Notrack, "", num(TCPSource, uint32(p.in.Slurmd.Port))),
 	}
+	rules = append(rules, p.daemons(Target4, Target6, origin)...)
 	for _, s := range p.servers() {
 		rules = append(rules, p.each(s.set, hosts(s.Addresses), Target4, Target6, rule(Notrack, "", num(TCPTarget, uint32(s.Port))))...)
 	}

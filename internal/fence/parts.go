@@ -47,6 +47,14 @@ func target(s Service) Match {
 	return num(TCPTarget, uint32(s.Port))
 }
 
+// origin is what a service's answers come from.
+func origin(s Service) Match {
+	if s.Proto == "udp" {
+		return num(UDPSource, uint32(s.Port))
+	}
+	return num(TCPSource, uint32(s.Port))
+}
+
 func serviceSet(kind string, i int) string { return fmt.Sprintf("%s_%d", kind, i+1) }
 
 // hosts are addresses as prefixes of one host each.

@@ -31,8 +31,8 @@ func (x *inward) scans() []entry {
 	}
 	controller := netip.MustParseAddr("10.77.0.100")
 	return []entry{
-		{name: "a SYN to every port, IPv4; ssh and slurmd are listed", send: knock(x.ay, x.a1, syn), got: x.answers(tcpAnswer), want: 2},
-		{name: "a SYN to every port, IPv6", send: knock(x.by, x.b1, syn), got: x.answers(tcpAnswer), want: 2},
+		{name: "a SYN to every port, IPv4; ssh, slurmd and an exporter are listed", send: knock(x.ay, x.a1, syn), got: x.answers(tcpAnswer), want: 3},
+		{name: "a SYN to every port, IPv6", send: knock(x.by, x.b1, syn), got: x.answers(tcpAnswer), want: 3},
 		{name: "a datagram to every port", send: func(text string) {
 			x.put(scan(func(p uint16) []byte { return ip(x.ay, x.a1, unix.IPPROTO_UDP, udp(40000, p, text)) })...)
 		}, got: said(x.listener)},

@@ -53,6 +53,7 @@ func newInward(t *testing.T) *inward {
 		serve(t, x.n1.Node, 0, "tcp", at)
 	}
 	serve(t, x.n1.Node, 0, "tcp", ":7300")
+	serve(t, x.n1.Node, 0, "tcp", ":9100")
 	serve(t, x.n1.Node, user, "tcp", ":7201")
 	x.listener, x.listener6 = serve(t, x.n1.Node, user, "udp", "10.77.0.1:7200"), serve(t, x.n1.Node, user, "udp", "[fd77::1]:7200")
 	x.any = serve(t, x.n1.Node, user, "udp", "224.0.0.1:7202") // an IPv4 socket for any address
@@ -157,7 +158,7 @@ func TestInward(t *testing.T) {
 			assert.Positive(t, results[i].dropped+results[i].injected, "it is counted")
 		})
 	}
-	t.Run("the flows in the tunnel go on", func(t *testing.T) {
+	t.Run("the flows in the tunnel go on", func(*testing.T) {
 		for _, a := range []*actor{x.flow, x.flow6, x.second, x.stream} {
 			a.say("STILL-THERE")
 			a.must("STILL-THERE")

@@ -24,7 +24,7 @@ import (
 // role is what a copy of the test program does in a node, as a user of its own.
 type role struct {
 	Serve   bool   // echo server; else a client that sends Payload and prints what comes back
-	Proto   string // tcp, udp, mptcp, sctp or ping
+	Proto   string // tcp, udp, mptcp, sctp, ping, fill or sockets
 	Address string
 	Local   string // address to bind, or ""
 	Device  string // SO_BINDTODEVICE, or ""
@@ -53,6 +53,12 @@ func TestMain(m *testing.M) {
 }
 
 func (r role) play() error {
+	switch r.Proto {
+	case "fill":
+		return r.fill()
+	case "sockets":
+		return r.sockets()
+	}
 	if r.Proto == "ping" || r.Proto == "sctp" {
 		return r.raw()
 	}
