@@ -95,8 +95,10 @@ func checkPaths(ctx context.Context, k Kernel, h Held, _ []enclave.Peer) error {
 	return nil
 }
 
-// packets are one of the job's user to each peer, and to one peer of each family one of each
-// other user of the job's and one that only the mark leads.
+// packets are two of the job's user to each peer, and to one peer of each family two of each other
+// user of the job's and two that only the mark leads: one without a source and one with it, for a
+// connection looks its route up twice, and rules for sources are what nodes with several
+// interfaces have.
 func packets(h Held) []Packet {
 	others := []Packet{{Mark: Mark(h.FwMark & jobBits)}}
 	for _, r := range h.Rules {
@@ -110,6 +112,8 @@ func packets(h Held) []Packet {
 		for i, p := range others {
 			if i == 1 || !seen[r.family()] { // the first user is the job's own
 				p.To = r.To
+				out = append(out, p)
+				p.From = r.Source
 				out = append(out, p)
 			}
 		}

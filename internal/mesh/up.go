@@ -57,6 +57,7 @@ type Peers interface {
 // Packet is what the kernel's choice of a route depends on.
 type Packet struct {
 	To   netip.Addr
+	From netip.Addr // none: the kernel chooses
 	UID  uint32
 	Mark uint32
 }

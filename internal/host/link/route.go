@@ -123,7 +123,7 @@ func (Kernel) Lookup(ctx context.Context, list []mesh.Packet) ([]string, error) 
 
 // leavesBy is the number of the interface, 0 when there is no route: rules may refuse, too.
 func leavesBy(p mesh.Packet) (int, error) {
-	routes, err := netlink.RouteGetWithOptions(p.To.AsSlice(), &netlink.RouteGetOptions{UID: &p.UID, Mark: p.Mark})
+	routes, err := netlink.RouteGetWithOptions(p.To.AsSlice(), &netlink.RouteGetOptions{UID: &p.UID, Mark: p.Mark, SrcAddr: p.From.AsSlice()})
 	for _, none := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} {
 		if errors.Is(err, none) {
 			return 0, nil

@@ -140,8 +140,8 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 			n = alike(bufs)
 		}
 		err := m.send(s, bufs[:n], e)
-		if n > 1 && errors.Is(err, unix.EIO) {
-			b.single.Store(true) // the device below computes no checksums: one by one from here on
+		if n > 1 && refused(err) {
+			b.single.Store(true) // one by one from here on
 			continue
 		}
 		if err != nil {
@@ -150,6 +150,13 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 		bufs = bufs[n:]
 	}
 	return nil
+}
+
+// refused says that the kernel does not cut up what it was given: the device below computes no
+// checksums, or the pieces don't fit its MTU and would have to be fragmented (below 1360, since IPv6
+// wants 1280 inside the tunnel).
+func refused(err error) bool {
+	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EINVAL)
 }
 
 // alike is how many packets from the first one on can go as one: all of one size, but for a last

@@ -104,6 +104,7 @@ func TestGuard(t *testing.T) {
 		"the interface gets another MTU":           {"ip link set enc4711 mtu 1300", "E428"},
 		"reverse path filtering is made strict":    {"echo 1 >/proc/sys/net/ipv4/conf/enc4711/rp_filter", "E428"},
 		"a policy rule stands before the job's":    {"ip rule add pref 100 lookup main", "E430"},
+		"a rule for the node's own address does":   {"ip route add default via 10.77.0.100 table 77; ip rule add pref 100 from 10.77.0.1 lookup 77", "E430"},
 		"nftables and policy rules go at one time": {"nft flush ruleset; ip rule flush; ip rule add pref 32766 lookup main", "E426"},
 	} {
 		t.Run(name, func(t *testing.T) {
