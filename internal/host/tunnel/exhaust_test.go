@@ -94,7 +94,7 @@ func (x *inward) goesOn(t *testing.T, text string) {
 	}, 20*time.Second, 10*time.Millisecond, "%s", x.flow.seen)
 }
 
-func whole(t *testing.T, text string) int {
+func integer(t *testing.T, text string) int {
 	t.Helper()
 	n, err := strconv.Atoi(strings.TrimSpace(text))
 	require.NoError(t, err)
@@ -105,8 +105,8 @@ func whole(t *testing.T, text string) int {
 func TestExhaustion(t *testing.T) {
 	x := newInward(t)
 	t.Run("a user fills conntrack", func(t *testing.T) {
-		most := whole(t, x.n1.Run("cat", "/proc/sys/net/netfilter/nf_conntrack_max"))
-		count := func() int { return whole(t, x.n1.Run("cat", "/proc/sys/net/netfilter/nf_conntrack_count")) }
+		most := integer(t, x.n1.Run("cat", "/proc/sys/net/netfilter/nf_conntrack_max"))
+		count := func() int { return integer(t, x.n1.Run("cat", "/proc/sys/net/netfilter/nf_conntrack_count")) }
 		a := act(t, x.n1.Node, user, role{Proto: "fill", Times: most - count()})
 		if !a.says("made", time.Minute) {
 			t.Fatalf("%q", a.seen)
@@ -158,7 +158,7 @@ func TestExhaustion(t *testing.T) {
 				if !a.says("made", time.Minute) {
 					t.Fatalf("%q", a.seen)
 				}
-				made += whole(t, strings.TrimPrefix(a.seen[len(a.seen)-1], "made "))
+				made += integer(t, strings.TrimPrefix(a.seen[len(a.seen)-1], "made "))
 			}
 		}
 		t.Logf("%d sockets", made)

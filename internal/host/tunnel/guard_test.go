@@ -80,6 +80,7 @@ const (
 
 // TestGuard: somebody with root's rights changes fence or mesh of a running job.
 func TestGuard(t *testing.T) {
+	t.Parallel() // most of it waits
 	l := build(t)
 	n := l.nodes[0]
 	table, routes := "inet enclave_4711", fmt.Sprint(mesh.Table(job))
@@ -132,6 +133,7 @@ func TestGuard(t *testing.T) {
 
 // TestGuardLeavesTheSiteAlone: a site's own firewall, rules and interfaces are changed all day.
 func TestGuardLeavesTheSiteAlone(t *testing.T) {
+	t.Parallel() // most of it waits
 	l := build(t)
 	n := l.nodes[0]
 	n.guarded(t, l)

@@ -17,6 +17,7 @@ import (
 // large datagram pass between the user's programs, both families, and nothing but WireGuard's
 // packets is on the wire.
 func TestSites(t *testing.T) {
+	t.Parallel() // most of it waits
 	const firewalld = `nft -f - <<'X'
 table inet firewalld {
 	chain filter_INPUT {

@@ -46,6 +46,7 @@ func (x *inward) spoofs() []spoof {
 // TestSpoofedNeighbours: on one switch anybody can lead a node's packets to himself. In the tunnel
 // they are worth nothing to him.
 func TestSpoofedNeighbours(t *testing.T) {
+	t.Parallel() // most of it waits
 	x := newInward(t)
 	x.n1.Run("sh", "-c", "echo 128 >/proc/sys/net/ipv6/conf/eth0/accept_ra_rt_info_max_plen; echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra; echo 0 >/proc/sys/net/ipv4/neigh/eth0/locktime")
 	// try tells the lie, has the user speak, and counts what the neighbour got.
