@@ -2,6 +2,7 @@ package door
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/sirupsen/logrus"
@@ -61,7 +62,7 @@ func nobodyThere() error {
 // closeHost puts a node into its closed state: what a crash left is taken down, and the closed
 // fence stands before slurmd takes a job.
 func closeHost(ctx context.Context, log *logrus.Logger, c config.Config) error {
-	if err := runDirs(); err != nil {
+	if err := errors.Join(leave(), runDirs()); err != nil {
 		return err
 	}
 	left, err := journal.List(RunDir, c.Cluster)

@@ -39,6 +39,10 @@ func Run(ctx context.Context, args []string, env func(string) string, side Side)
 	}
 	log, done := openLog()
 	defer done()
+	if err := leave(); err != nil {
+		log.WithError(err).Error("working directory not left")
+		return exitBroken
+	}
 	var partitions partitionList
 	flags := flag.NewFlagSet(side.name, flag.ContinueOnError)
 	flags.Var(&partitions, "partition", "an enclave `partition`; may be given again (controller only)")
@@ -50,6 +54,10 @@ func Run(ctx context.Context, args []string, env func(string) string, side Side)
 	}
 	return side.node(ctx, log, env)
 }
+
+// leave goes where no job's view is. Who was started in /tmp while a job's own stands there, by a
+// slurmd or an admin who was there, would keep it from being taken down.
+func leave() error { return os.Chdir("/") }
 
 type partitionList []string
 

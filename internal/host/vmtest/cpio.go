@@ -22,6 +22,8 @@ const (
 	modeDirectory = 0o040000
 	modeFile      = 0o100000
 	modeLink      = 0o120000
+
+	modified = 1 // second of 1970. slurmctld has a file of second 0 for one that it has read already
 )
 
 func newArchive(w io.Writer) *archive { return &archive{w: w, made: map[string]bool{"/": true}} }
@@ -41,7 +43,7 @@ func (a *archive) entry(name string, mode int, content []byte) {
 	a.ino++
 	name = path.Clean(name)[1:]
 	a.write(fmt.Appendf(nil, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x",
-		a.ino, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name)+1, 0))
+		a.ino, mode, 0, 0, 1, modified, len(content), 0, 0, 0, 0, len(name)+1, 0))
 	a.write(append([]byte(name), 0))
 	a.pad()
 	a.write(content)

@@ -153,7 +153,7 @@ func libraries(a *archive, name string) error {
 	}
 	for _, l := range needed {
 		at := ""
-		for _, dir := range []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/lib"} {
+		for _, dir := range []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/lib", "/usr/lib/x86_64-linux-gnu/slurm-wlm"} {
 			if _, err := os.Stat(filepath.Join(dir, l)); err == nil {
 				at = filepath.Join(dir, l)
 				break

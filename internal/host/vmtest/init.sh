@@ -16,6 +16,7 @@ mount -t devpts -o ptmxmode=0666 pts /dev/pts
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=1777 tmp /tmp
+chmod 1777 /var/log # of daemons of any user
 modprobe -a virtio_pci virtio_console virtio_net virtio_rng virtio_blk
 /sbin/ip link set lo up
 # The kernel gives what it does not know to us as variables (bootparam(7)).

@@ -4,6 +4,7 @@ package vmtest_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +30,7 @@ const (
 )
 
 // installed is what `make install` puts on a host, and what a site writes itself.
-func installed(dir string) (vmtest.Contents, error) {
+func (s *site) installed(dir string) (vmtest.Contents, error) {
 	top, err := vmtest.Top()
 	if err != nil {
 		return nil, err
@@ -60,13 +61,20 @@ func installed(dir string) (vmtest.Contents, error) {
 		return nil, err
 	}
 	c[hierarchy+"/hierarchy.pem"] = filepath.Join(keys, "hierarchy.pem")
-	for name, text := range map[string]string{
+	files := map[string]string{
 		"/etc/slurm/slurm.conf": slurmConf, "/etc/slurm/plugstack.conf": "include /etc/slurm/plugstack.conf.d/*.conf\n", "/etc/hosts": hosts(),
 		etcDir + "inventory.yaml": inventory(), etcDir + "tenants.yaml": tenants, etcDir + "policy.d/default.yaml": policy(),
 		etcDir + "simulated-roots/vm.pem": string(h.Roots()),
-	} {
+	}
+	if s.slurm != nil {
+		maps.Copy(files, s.slurm.files)
+		if err = s.slurm.contents(c); err != nil {
+			return nil, err
+		}
+	}
+	for name, text := range files {
 		c[name] = filepath.Join(dir, strings.ReplaceAll(name, "/", "_"))
-		if err := os.WriteFile(c[name], []byte(text), 0o600); err != nil {
+		if err = os.WriteFile(c[name], []byte(text), 0o600); err != nil {
 			return nil, err
 		}
 	}
@@ -78,8 +86,8 @@ const slurmConf = "ClusterName=vm\nPlugStackConfig=/etc/slurm/plugstack.conf\nPl
 
 const tenants = "tenants:\n  - {name: digimed, accounts: [digimed], subtree: proj/digimed, policy: default}\n"
 
-// enclaveYAML is the site's word, the same on all machines. Renewals come often.
-func enclaveYAML(key string) string {
+// enclaveYAML is the site's word, the same on all machines.
+func (s *site) enclaveYAML(key string) string {
 	n0 := addresses(100)[0]
 	return strings.Join([]string{
 		"cluster: vm",
@@ -95,8 +103,8 @@ func enclaveYAML(key string) string {
 		"  home: {own: user, public: /home}",
 		"  tmp_size: 16MiB",
 		"  visible: [" + tsmDir + "]", // the simulated attester is a FUSE file system
-		"limits: {barrier_seconds: 60, renew_seconds: 6, renew_grace_seconds: 30, receipt_seconds: 15}",
-		"controller: {allow_simulated: true, simulated_roots: /etc/slurm-enclave/simulated-roots}",
+		fmt.Sprintf("limits: {barrier_seconds: 60, renew_seconds: 6, renew_grace_seconds: %d, receipt_seconds: 15}", s.grace),
+		"controller: {slurm_user: " + s.slurmUser + ", allow_simulated: true, simulated_roots: /etc/slurm-enclave/simulated-roots}",
 	}, "\n") + "\n"
 }
 

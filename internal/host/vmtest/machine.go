@@ -133,13 +133,14 @@ func (m *Machine) files(o Options) ([]*os.File, error) {
 	return files, nil
 }
 
-// arguments are QEMU's.
+// arguments are QEMU's. The kernel is not to test its timer, and panic, when the machine got no processor for
+// the length of ten ticks.
 func arguments(img Image, o Options, console string) []string {
 	a := []string{
 		"-accel", Accelerator(), "-cpu", "max", "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot",
 		"-smp", strconv.Itoa(max(1, o.Processors)), "-m", strconv.Itoa(max(defaultMemory, o.Memory)),
 		"-kernel", img.kernel, "-initrd", img.initrd,
-		"-append", "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off machine=" + o.Name,
+		"-append", "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off no_timer_check machine=" + o.Name,
 		"-chardev", "file,id=console,path=" + console, "-serial", "chardev:console",
 		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
 		"-chardev", "socket,id=agent,fd=3", "-device", "virtserialport,chardev=agent,name=agent",

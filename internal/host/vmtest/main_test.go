@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	machines.stop()
 	installation.stop()
+	cluster.stop()
 	os.Exit(code)
 }
 

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/host/vmtest"
 )
@@ -104,4 +107,22 @@ func tcp(sport, dport uint16, seq, ack uint32, flags byte, data string) []byte {
 	b[12], b[13] = 5<<4, flags
 	binary.BigEndian.PutUint16(b[14:], 500)
 	return append(b, data...)
+}
+
+// onlyWireGuard says that of all IP packets on the wire those between two nodes were WireGuard's.
+func onlyWireGuard(t *testing.T, wire *vmtest.Hub, a, b *node) {
+	t.Helper()
+	seen := 0
+	ends := slices.Concat(a.orders.Own.Addresses, b.orders.Own.Addresses)
+	for _, frame := range wire.Frames() {
+		p, ok := parse(frame)
+		switch {
+		case !ok, !slices.Contains(ends, p.src), !slices.Contains(ends, p.dst):
+		case p.proto == protoUDP && p.sport == 51820 && p.dport == 51820:
+			seen++
+		default:
+			t.Errorf("on the wire: %s", p)
+		}
+	}
+	require.Positive(t, seen, "nothing was captured")
 }

@@ -46,6 +46,11 @@ func (m *Machine) Start(c Command) *Process {
 	m.procs[p.id] = p
 	m.mu.Unlock()
 	m.order(order{ID: p.id, Argv: c.Argv, Env: c.Env, Dir: c.Dir, UID: c.UID, Cgroup: c.Cgroup, Text: c.Input, EOF: !c.Open})
+	select {
+	case <-m.ended: // perhaps before it could be told of this process
+		p.hear(word{Ended: true, Error: "the machine ended"})
+	default:
+	}
 	return p
 }
 

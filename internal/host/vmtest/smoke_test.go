@@ -33,23 +33,7 @@ func TestP2KernelWireGuardBetweenMachines(t *testing.T) {
 	t.Run("there is a session with each peer", func(t *testing.T) {
 		assert.Equal(t, fmt.Sprintf("peers %d shaken %d received true sent true", size-1, size-1), n1.do(t, "tunnel", nil))
 	})
-	port := 7000
-	for family, host := range map[string]string{"IPv4": "10.78.0.2", "IPv6": "[fd78::2]"} {
-		for _, proto := range []string{"tcp", "udp"} {
-			for owner, uid := range map[string]uint32{"the user's": user, "root's": 0} {
-				port++
-				address := fmt.Sprintf("%s:%d", host, port)
-				t.Run(fmt.Sprintf("the user talks to %s server in the tunnel: %s %s", owner, proto, family), func(t *testing.T) {
-					server := n2.serve(t, uid, proto, address)
-					f.wire.Clear()
-					require.True(t, n1.talk(t, proto, address, soon))
-					server.Must(t, "heard")
-					assert.Zero(t, f.wire.Holds(secret))
-					f.onlyWireGuard(t)
-				})
-			}
-		}
-	}
+	flows(t, &f.wire, n1, n2)
 	t.Run("a megabyte passes", func(t *testing.T) {
 		server := n2.serve(t, user, "tcp", "10.78.0.2:7050")
 		n1.dial(t, end{Proto: "tcp", Address: "10.78.0.2:7050", Payload: "x", Times: 1 << 20})
@@ -67,13 +51,6 @@ func TestP2KernelWireGuardBetweenMachines(t *testing.T) {
 		})
 		n1.Run(t, "nft", "delete table inet look")
 	})
-	t.Run("to a host that is not of the job the user sends nothing", func(t *testing.T) {
-		f.wire.Clear()
-		before := n1.counters(t).Rejected
-		assert.False(t, n1.talk(t, "udp", "10.78.0.100:7000", never))
-		assert.Greater(t, n1.counters(t).Rejected.Packets, before.Packets)
-		assert.Zero(t, f.wire.Holds(secret))
-	})
 	t.Run("control: without mesh and fence the same is seen in clear", func(t *testing.T) {
 		n1.down(t)
 		n2.down(t)
@@ -84,10 +61,51 @@ func TestP2KernelWireGuardBetweenMachines(t *testing.T) {
 	})
 }
 
+// flows are what the job's user sends from n1 to n2, and that nothing else than WireGuard's packets is
+// seen of it.
+func flows(t *testing.T, wire *vmtest.Hub, n1, n2 *node) {
+	t.Helper()
+	port := 7000
+	for family, host := range map[string]string{"IPv4": "10.78.0.2", "IPv6": "[fd78::2]"} {
+		for _, proto := range []string{"tcp", "udp"} {
+			for owner, uid := range map[string]uint32{"the user's": user, "root's": 0} {
+				port++
+				address := fmt.Sprintf("%s:%d", host, port)
+				t.Run(fmt.Sprintf("the user talks to %s server in the tunnel: %s %s", owner, proto, family), func(t *testing.T) {
+					server := n2.serve(t, uid, proto, address)
+					wire.Clear()
+					require.True(t, n1.talk(t, proto, address, soon))
+					server.Must(t, "heard")
+					assert.Zero(t, wire.Holds(secret))
+					onlyWireGuard(t, wire, n1, n2)
+				})
+			}
+		}
+	}
+	t.Run("to a host that is not of the job the user sends nothing", func(t *testing.T) {
+		wire.Clear()
+		before := n1.counters(t).Rejected
+		assert.False(t, n1.talk(t, "udp", "10.78.0.100:7000", never))
+		assert.Greater(t, n1.counters(t).Rejected.Packets, before.Packets)
+		assert.Zero(t, wire.Holds(secret))
+	})
+}
+
 // TestP2NothingIsInjectedBetweenMachines: a neighbour on the wire sends in the name of a peer.
 func TestP2NothingIsInjectedBetweenMachines(t *testing.T) {
 	f := enclaveUp(t)
-	n1, n2 := f.nodes[0], f.nodes[1]
+	n1 := f.nodes[0]
+	all := injections(t, &f.wire, n1, f.nodes[1])
+	t.Run("control: without the fence all of it arrives", func(t *testing.T) {
+		n1.do(t, "fence-down", nil)
+		all(t)
+	})
+}
+
+// injections tries to get packets into n1 in the name of n2. What it returns tries again, and wants
+// all of them to arrive.
+func injections(t *testing.T, wire *vmtest.Hub, n1, n2 *node) (arrive func(*testing.T)) {
+	t.Helper()
 	a1, a2 := n1.orders.Own.Addresses[0], n2.orders.Own.Addresses[0]
 	inner := n1.act(t, "sniff", 0, nil)
 	inner.Must(t, "sniffing")
@@ -99,12 +117,12 @@ func TestP2NothingIsInjectedBetweenMachines(t *testing.T) {
 		clients = append(clients, c)
 	}
 	listener := n1.serve(t, user, "udp", "10.78.0.1:7200")
-	injectUDP := func() { f.wire.Send(forge(1, a2, a1, protoUDP, udp(7000, 7100, forged))) }
+	injectUDP := func() { wire.Send(forge(1, a2, a1, protoUDP, udp(7000, 7100, forged))) }
 	injectTCP := func(t *testing.T, flags byte, data string) {
 		seq, ack := next(t, inner, a2, a1, 7000, 7100)
-		f.wire.Send(forge(1, a2, a1, protoTCP, tcp(7000, 7100, seq, ack, flags, data)))
+		wire.Send(forge(1, a2, a1, protoTCP, tcp(7000, 7100, seq, ack, flags, data)))
 	}
-	injectNew := func() { f.wire.Send(forge(1, a2, a1, protoUDP, udp(7000, 7200, forged))) }
+	injectNew := func() { wire.Send(forge(1, a2, a1, protoUDP, udp(7000, 7200, forged))) }
 
 	t.Run("a UDP packet into a flow of the tunnel is dropped and counted", func(t *testing.T) {
 		before := n1.counters(t).Injected
@@ -128,15 +146,14 @@ func TestP2NothingIsInjectedBetweenMachines(t *testing.T) {
 		assert.False(t, listener.Says(forged, never))
 		assert.Equal(t, before.Packets+1, n1.counters(t).Dropped.Packets)
 	})
-	t.Run("control: without the fence all of it arrives", func(t *testing.T) {
-		n1.do(t, "fence-down", nil)
+	return func(t *testing.T) {
 		injectUDP()
 		assert.True(t, clients[0].Says(forged, soon))
 		injectTCP(t, 0x18, forged)
 		assert.True(t, clients[1].Says(forged, soon))
 		injectNew()
 		assert.True(t, listener.Says(forged, soon))
-	})
+	}
 }
 
 // TestP4KernelWireGuardLeavesNothing reads links, addresses, rules, routes, tables, processes and

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -41,7 +40,7 @@ func TestP2KernelAndKeeperTalk(t *testing.T) {
 	assert.True(t, n3.talk(t, "tcp", "10.78.0.1:7000", soon))
 	assert.True(t, n1.talk(t, "udp", "[fd78::3]:7000", soon))
 	assert.Zero(t, f.wire.Holds(secret))
-	f.onlyWireGuard(t)
+	onlyWireGuard(t, &f.wire, n1, n3)
 	t.Run("all three are as before when it is over", func(t *testing.T) {
 		for _, n := range f.nodes {
 			n.down(t)
@@ -76,7 +75,7 @@ func TestP2AKernelWithoutTheFencesModules(t *testing.T) {
 	f := boot(t)
 	n1 := f.nodes[0]
 	n1.lose(t, "nft_objref")
-	out, ok := n1.act(t, "up", 0, n1.orders).Wait(time.Minute)
+	out, ok := n1.act(t, "up", 0, n1.orders).Wait(patience)
 	require.False(t, ok, out)
 	assert.Contains(t, out, "nft_objref")
 	n1.down(t)
