@@ -36,10 +36,10 @@ type event struct {
 
 // hostPlan is what an agent needs to become a computer.
 type hostPlan struct {
-	Name    string       `json:"name"`
-	Address netip.Prefix `json:"address"`
-	Root    machine.Root `json:"root"`
-	Cgroup  string       `json:"cgroup"` // freezer sub-directory, "" for none
+	Name   string           `json:"name"`
+	Cards  [][]netip.Prefix `json:"cards"`
+	Root   machine.Root     `json:"root"`
+	Cgroup string           `json:"cgroup"` // freezer sub-directory, "" for none
 }
 
 // daemon is a program that is to run for as long as the lab does.
@@ -102,8 +102,10 @@ func configure(p hostPlan) error {
 	if err := machine.Loopback(); err != nil {
 		return err
 	}
-	if err := machine.Address(p.Address); err != nil {
-		return err
+	for i, addresses := range p.Cards {
+		if err := machine.Addresses(card(i), addresses); err != nil {
+			return err
+		}
 	}
 	if err := p.Root.Enter(); err != nil {
 		return err

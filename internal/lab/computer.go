@@ -25,8 +25,8 @@ type computer struct {
 	changed  func()                     // called without the lock after a daemon has ended
 }
 
-// boot starts the host's first process and plugs it into the bridge.
-func boot(h Host, bridge string, changed func()) (*computer, error) {
+// boot starts the host's first process and plugs it into the switches.
+func boot(h Host, changed func()) (*computer, error) {
 	ours, theirRequests, err := pipeTo()
 	if err != nil {
 		return nil, err
@@ -43,8 +43,15 @@ func boot(h Host, bridge string, changed func()) (*computer, error) {
 	_ = theirEvents.Close()
 	c := &computer{Host: h, proc: proc, requests: json.NewEncoder(ours), pending: map[int]chan event{}, programs: map[string]machine.Program{}, changed: changed}
 	go c.listen(events)
-	return c, machine.Plug(bridge, "lab-"+h.Name, proc.Pid)
+	for i, s := range switches() {
+		if err = machine.Plug(s[0], s[1]+h.Name, card(i), proc.Pid); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
+
+func card(i int) string { return fmt.Sprintf("eth%d", i) }
 
 func pipeTo() (ours, theirs *os.File, err error) {
 	theirs, ours, err = os.Pipe()

@@ -35,6 +35,8 @@ func layerFiles(s Spec, b base, cgroups bool, passwd, group string) ([]file, err
 	files := []file{
 		{path: "etc/passwd", text: addUsers(passwd), mode: 0o644},
 		{path: "etc/group", text: addGroups(group), mode: 0o644},
+		{path: "etc/subuid", text: subordinates(), mode: 0o644},
+		{path: "etc/subgid", text: subordinates(), mode: 0o644},
 		{path: "etc/hosts", text: hostsFile(s), mode: 0o644},
 		{path: "etc/resolv.conf", text: "", mode: 0o644},
 		{path: "etc/munge/munge.key", text: string(key), mode: 0o400, owner: "munge"},
@@ -53,9 +55,20 @@ func layerFiles(s Spec, b base, cgroups bool, passwd, group string) ([]file, err
 		}
 		// A requeued job of the lab need not wait for the backfill scheduler's half minute.
 		to.text = strings.Replace(to.text, "nohold_on_prolog_fail", "nohold_on_prolog_fail,bf_interval=1", 1)
+		// X11 forwarding is for the test that shows what it sends in the clear.
+		to.text = strings.Replace(to.text, "PrologFlags=Alloc,Contain", "PrologFlags=Alloc,Contain,X11", 1)
 		files = append(files, to)
 	}
 	return files, nil
+}
+
+// subordinates is /etc/subuid: every user may have containers with ids of their own.
+func subordinates() string {
+	b := strings.Builder{}
+	for i, u := range Users() {
+		fmt.Fprintf(&b, "%s:%d:65536\n", u.Name, 100000+65536*i)
+	}
+	return b.String()
 }
 
 func addUsers(passwd string) string {

@@ -22,8 +22,26 @@ const (
 type Host struct {
 	Name    string       `json:"name"`
 	Role    Role         `json:"role"`
-	Address netip.Prefix `json:"address"`
+	Address netip.Prefix `json:"address"` // the one that Slurm knows
 }
+
+// Cards are the addresses of the host's network cards, eth0 first: each card is on a switch of its
+// own and has an address of each family.
+func (h Host) Cards() [][]netip.Prefix {
+	b := h.Address.Addr().As4()
+	var cards [][]netip.Prefix
+	for i := range len(switches()) {
+		four := [4]byte{b[0], b[1] + byte(i), b[2], b[3]}
+		six := [16]byte{0: 0xfd, 1: 0x93 + byte(i), 13: b[2], 15: b[3]}
+		cards = append(cards, []netip.Prefix{
+			netip.PrefixFrom(netip.AddrFrom4(four), h.Address.Bits()), netip.PrefixFrom(netip.AddrFrom16(six), 64),
+		})
+	}
+	return cards
+}
+
+// switches are the names of the lab's bridges and what their ports' names begin with.
+func switches() [][2]string { return [][2]string{{"lab0", "lab-"}, {"lab1", "lab1-"}} }
 
 // Spec is what the caller of Up asks for.
 type Spec struct {

@@ -12,8 +12,6 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/machine"
 )
 
-const bridge = "lab0"
-
 // supervisor is the lab's first process: everything else is its descendant and ends with it.
 type supervisor struct {
 	spec     Spec
@@ -64,7 +62,7 @@ func (s *supervisor) build(ctx context.Context) error {
 		return err
 	}
 	for _, h := range s.spec.Hosts() {
-		c, err := boot(h, bridge, func() { _ = s.save() })
+		c, err := boot(h, func() { _ = s.save() })
 		if err != nil {
 			return fmt.Errorf("boot %s: %w", h.Name, err)
 		}
@@ -78,7 +76,7 @@ func (s *supervisor) build(ctx context.Context) error {
 	return s.bringUp(ctx)
 }
 
-// ground lays what the hosts stand on: the layer of files, the shared folders, the bridge.
+// ground lays what the hosts stand on: the layer of files, the shared folders, the switches.
 func (s *supervisor) ground(ctx context.Context) error {
 	if err := machine.PrivateMounts(); err != nil {
 		return err
@@ -118,7 +116,12 @@ func (s *supervisor) ground(ctx context.Context) error {
 	if err = machine.Loopback(); err != nil {
 		return err
 	}
-	return machine.Bridge(bridge)
+	for _, sw := range switches() {
+		if err = machine.Bridge(sw[0]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // files writes the layer of all hosts.
@@ -153,7 +156,7 @@ func (s *supervisor) homes() error {
 
 func (s *supervisor) configure(ctx context.Context, c *computer) error {
 	plan := hostPlan{
-		Name: c.Name, Address: c.Address,
+		Name: c.Name, Cards: c.Cards(),
 		Root: machine.Root{
 			Lower:  []string{filepath.Join(s.root, "layer"), s.base.path},
 			Upper:  filepath.Join(s.root, c.Name, "upper"),

@@ -34,16 +34,16 @@ func Bridge(name string) error {
 	return nil
 }
 
-// Plug joins the network namespace of pid to the bridge: the far end is eth0 there, the near
-// end is called port here.
-func Plug(bridge, port string, pid int) error {
+// Plug joins the network namespace of pid to the bridge: the far end is called card there, the
+// near end is called port here.
+func Plug(bridge, port, card string, pid int) error {
 	b, err := netlink.LinkByName(bridge)
 	if err != nil {
 		return fmt.Errorf("find bridge %s: %w", bridge, err)
 	}
 	v := &netlink.Veth{
 		LinkAttrs:     netlink.LinkAttrs{Name: port, MasterIndex: b.Attrs().Index},
-		PeerName:      "eth0",
+		PeerName:      card,
 		PeerNamespace: netlink.NsPid(pid),
 	}
 	if err := netlink.LinkAdd(v); err != nil {
@@ -55,18 +55,24 @@ func Plug(bridge, port string, pid int) error {
 	return nil
 }
 
-// Address gives eth0 of the calling process's network namespace its address and brings it up.
-func Address(prefix netip.Prefix) error {
-	eth0, err := netlink.LinkByName("eth0")
+// Addresses gives a card of the calling process's network namespace its addresses and brings it up.
+func Addresses(card string, prefixes []netip.Prefix) error {
+	link, err := netlink.LinkByName(card)
 	if err != nil {
-		return fmt.Errorf("find eth0: %w", err)
+		return fmt.Errorf("find %s: %w", card, err)
 	}
-	ip := net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
-	if err := netlink.AddrReplace(eth0, &netlink.Addr{IPNet: &ip}); err != nil {
-		return fmt.Errorf("add address %s: %w", prefix, err)
+	for _, p := range prefixes {
+		ip := net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+		a := &netlink.Addr{IPNet: &ip}
+		if p.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD // nobody else is there, and a daemon that binds at once must not wait
+		}
+		if err := netlink.AddrReplace(link, a); err != nil {
+			return fmt.Errorf("add address %s: %w", p, err)
+		}
 	}
-	if err := netlink.LinkSetUp(eth0); err != nil {
-		return fmt.Errorf("set eth0 up: %w", err)
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", card, err)
 	}
 	return nil
 }
