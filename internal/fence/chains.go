@@ -95,10 +95,29 @@ func (p *plan) pre() Chain {
 // outRoute sends answers into the tunnel whose question came through it: servers of root's,
 // resets and TIME_WAIT answers have no user id by which the policy rules would know them.
 func (p *plan) outRoute() Chain {
-	return Chain{Name: "outroute", Type: "route", Hook: "output", Priority: priorityMangle, Rules: []Rule{
-		rule(Accept, "", num(PacketMark, p.in.FwMark)),
-		{Match: []Match{num(ConnMark, p.in.Mark)}, Do: SetMark, Mark: p.in.Mark},
+	rules := []Rule{rule(Accept, "", num(PacketMark, p.in.FwMark))}
+	daemons := rule(Jump, "", Match{Key: UID, To: p.in.UIDMin - 1}, num(ConnDirection, original))
+	daemons.To = "calls"
+	rules = append(rules, p.each(CounterSlurmd, hosts(p.in.Slurmd.Addresses), Target4, Target6, daemons)...)
+	rules = append(rules, Rule{Match: []Match{num(ConnMark, p.in.Mark)}, Do: SetMark, Mark: p.in.Mark})
+	return Chain{Name: "outroute", Type: "route", Hook: "output", Priority: priorityMangle, Rules: rules}
+}
+
+// calls are the flows that daemons begin towards peers. Those to a listed port stay outside. Others
+// would be dropped by the peer's fence, and seen by the network before: they begin in the tunnel. Such is
+// slurmstepd's connection to the user's srun for PMI-2, whose port is none of SrunPortRange, and the
+// answer of a UDP server that is asked at one address and answers from another.
+func (p *plan) calls() Chain {
+	c := Chain{Name: "calls", Rules: []Rule{
+		rule(Accept, "", num(TCPTarget, uint32(p.in.Slurmd.Port))), rule(Accept, "", p.srunPorts()),
 	}}
+	for _, s := range p.in.Inbound {
+		c.Rules = append(c.Rules, rule(Accept, "", target(s)))
+	}
+	for _, begins := range []Match{{Key: TCPBareSyn}, {Key: UDPTarget, From: 1, To: 65535}} {
+		c.Rules = append(c.Rules, Rule{Match: []Match{begins}, Do: SetConnMark, Mark: p.in.Mark})
+	}
+	return c
 }
 
 // user is what the job's user ids may send. Each way out has its counter.
@@ -106,6 +125,9 @@ func (p *plan) user() Chain {
 	rules := []Rule{
 		rule(Accept, CounterLoopback, oif(loopback)),
 		rule(Accept, CounterTunnel, oif(p.in.Device)),
+		// A user that listens on slurmd's port, where slurmd does not (IPv6), would answer and be
+		// answered there in the clear: the port's flows are not tracked.
+		rule(Reject, CounterRejected, num(TCPSource, uint32(p.in.Slurmd.Port))),
 	}
 	for _, s := range p.servers()[:2] { // the verifier is for root's programs only
 		rules = append(rules, p.each(s.set, hosts(s.Addresses), Target4, Target6, rule(Accept, s.set, num(TCPTarget, uint32(s.Port))))...)
@@ -162,11 +184,11 @@ func (p *plan) input() Chain {
 	return Chain{Name: "in", Type: "filter", Hook: "input", Priority: priorityFilter, Rules: rules}
 }
 
-// forward: the node is no way into the tunnel for others, and none out of it.
+// forward: the node is no way into the tunnel for others, and none out of it. Nor is it one for a
+// network namespace of the job's with a link that a setuid runtime made (Apptainer's fakeroot
+// network): what comes from there has no user id on its way through the host's rules.
 func (p *plan) forward() Chain {
-	return Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: priorityFilter, Rules: []Rule{
-		rule(Drop, CounterForwarded, iif(p.in.Device)), rule(Drop, CounterForwarded, oif(p.in.Device)),
-	}}
+	return Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: priorityFilter, Rules: []Rule{rule(Drop, CounterForwarded)}}
 }
 
 // post stands behind all verdicts and, other than out, sees the device that a packet really

@@ -46,7 +46,7 @@ type Counters struct {
 	Dropped    Count `json:"dropped"`     // packets from outside that were not let in
 	Injected   Count `json:"injected"`    // of them, those that claimed to belong to a flow of the tunnel
 	Escaped    Count `json:"escaped"`     // packets of the tunnel's flows that would have left beside it
-	Forwarded  Count `json:"forwarded"`   // packets of others to or from the tunnel
+	Forwarded  Count `json:"forwarded"`   // packets that the node was to pass on: of network namespaces, of other hosts
 	Loopback   Count `json:"loopback"`    // let out: to the node itself
 	Tunnel     Count `json:"tunnel"`      // let out: into the tunnel
 	Slurmctld  Count `json:"slurmctld"`   // let out: to the controllers

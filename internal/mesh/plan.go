@@ -12,6 +12,7 @@ package mesh
 import (
 	"bytes"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 
@@ -90,16 +91,33 @@ func routes(in Input, peers []Peer) []Route {
 	return out
 }
 
+// source is the own address that a packet to a peer's address comes from: the one that has most
+// leading bits with it, which is the one on the same subnet where there is one. On a node with
+// several cards any other would break what the user could do without the tunnel (Open MPI waits for
+// ever for a peer that calls from another address than it announced), and a root-owned UDP server
+// would answer from an address that conntrack does not know the question by: in clear.
 func source(own enclave.Peer, to netip.Addr) netip.Addr {
-	if tunnel := own.Endpoint.Addr(); tunnel.Is4() == to.Is4() && slices.Contains(own.Addresses, tunnel) {
-		return tunnel
-	}
-	for _, a := range own.Addresses {
-		if a.Is4() == to.Is4() {
-			return a
+	best, most := netip.Addr{}, -1
+	for _, a := range append([]netip.Addr{own.Endpoint.Addr()}, own.Addresses...) {
+		if a.Is4() != to.Is4() || !slices.Contains(own.Addresses, a) {
+			continue
+		}
+		if n := common(a, to); n > most {
+			best, most = a, n
 		}
 	}
-	return netip.Addr{}
+	return best
+}
+
+// common is how many leading bits two addresses of one family have in common.
+func common(a, b netip.Addr) int {
+	x, y := a.AsSlice(), b.AsSlice()
+	for i := range x {
+		if d := x[i] ^ y[i]; d != 0 {
+			return 8*i + bits.LeadingZeros8(d)
+		}
+	}
+	return 8 * len(x)
 }
 
 func rules(in Input, routes []Route) []Rule {

@@ -68,6 +68,22 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestSource(t *testing.T) {
+	in := input()
+	in.Own = peer(2, "10.0.0.2", "10.1.0.2", "fd00::2", "fd01::2").Peer
+	in.Peers = []mesh.Peer{peer(3, "10.0.0.3", "10.1.0.3", "fd01::3", "192.0.2.3")}
+	d, err := mesh.Plan(in)
+	require.NoError(t, err)
+	from := map[string]string{}
+	for _, r := range d.Routes {
+		from[r.To.String()] = r.Source.String()
+	}
+	assert.Equal(t, map[string]string{
+		"10.0.0.3": "10.0.0.2", "10.1.0.3": "10.1.0.2", "fd01::3": "fd01::2",
+		"192.0.2.3": "10.0.0.2", // of no network of this node's: the tunnel's address
+	}, from, "a packet comes from the address on the peer's own network")
+}
+
 func TestPlanRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		spoil func(*mesh.Input)

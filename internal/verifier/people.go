@@ -155,7 +155,8 @@ func nodeReport(node string, m ledger.MemberEntry, sum *api.Report) (api.NodeRep
 // notCovered says in every report what the enclave does not protect.
 func notCovered(transport string) []string {
 	out := []string{
-		"Slurm's control messages (job script and environment at launch, PMIx wire-up, sbcast, stdio to the submit host) unless Slurm's own TLS is on",
+		"Slurm's control messages (job script, command lines and environment at launch, wire-up of PMIx, sbcast, X11, stdio to the submit host): in the clear unless Slurm's own TLS is on",
+		"what programs of root's send for the job's user: setuid programs, mail, name service",
 		"what the node ran after it was booted: a report says what was launched",
 		"traffic volumes and times, which the network sees",
 	}
