@@ -23,13 +23,13 @@ CHARDEN   := -O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_S
 SPANK_C   := $(wildcard spank/*.c)
 SPANK_H   := $(wildcard spank/*.h)
 
-.PHONY: help build plugin test test-unit test-asan test-e2e test-vm matrix nightly lint bench bench-scale demo install deps tools clean fuzz
+.PHONY: help leak build plugin test test-unit test-asan test-e2e test-vm matrix nightly lint bench bench-scale demo install deps tools clean fuzz
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
 ## build    all programs and both shared objects, into bin/
-build: $(PROGRAMS:%=$(BIN)/%) $(BIN)/enclave.so $(BIN)/libenclave-submit.so $(BIN)/pingpong
+build: $(PROGRAMS:%=$(BIN)/%) $(BIN)/enclave.so $(BIN)/libenclave-submit.so $(BIN)/pingpong $(BIN)/payload $(BIN)/payload-mpich
 
 GO_SOURCES := $(shell find cmd internal prolog epilog etc -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum $(wildcard etc/*) VERSION
 
@@ -48,9 +48,13 @@ $(BIN)/libenclave-submit.so: $(wildcard spank/submit/*.go spank/submit/route/*.g
 	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags '$(LDFLAGS)' -o $@ ./spank/submit
 	@rm -f $(BIN)/libenclave-submit.h
 
-$(BIN)/pingpong: scripts/mpi/pingpong.c
+$(BIN)/pingpong $(BIN)/payload: $(BIN)/%: scripts/mpi/%.c
 	@mkdir -p $(BIN)
 	mpicc -O2 -Wall -Wextra -Werror -o $@ $<
+
+$(BIN)/payload-mpich: scripts/mpi/payload.c
+	@mkdir -p $(BIN)
+	mpicc.mpich -O2 -Wall -Wextra -Werror -o $@ $<
 
 # What depends on Slurm's and MPI's headers: enclave-lab builds it in the root of another suite.
 plugin: $(BIN)/enclave.so $(BIN)/libenclave-submit.so $(BIN)/pingpong
@@ -67,6 +71,10 @@ matrix: build
 nightly: build
 	scripts/nightly
 
+## leak     the attempts to get a job's data past the tunnel, one by one, with counts and controls
+leak: build
+	scripts/leak
+
 ## test-vm  machines with Debian's cloud kernel under QEMU: kernel WireGuard, cgroup v2
 test-vm: build
 	scripts/test-vm
@@ -75,7 +83,7 @@ test-vm: build
 lint: $(LINT)
 	$(LINT) run ./...
 	clang-format --dry-run -Werror $(SPANK_C) $(SPANK_H) $(wildcard scripts/mpi/*.c)
-	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/bench scripts/fuzz scripts/matrix scripts/nightly internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
+	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/leak scripts/bench scripts/fuzz scripts/matrix scripts/nightly internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
 	for f in $(SPANK_C); do $(CC) $(CWARN) -O2 -fanalyzer -DENCLAVE_VERSION='"$(VERSION)"' -fsyntax-only $$f || exit 1; done
 
 $(LINT):

@@ -39,6 +39,9 @@ func up(nodes int) []string {
 }
 
 func TestMain(m *testing.M) {
+	if mode := os.Getenv(leakAgent); mode != "" {
+		os.Exit(runLeakAgent(mode))
+	}
 	if stage := os.Getenv(killIn); stage != "" {
 		os.Exit(killProlog(stage))
 	}
