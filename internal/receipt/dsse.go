@@ -13,7 +13,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 )
 
-// MaxSize bounds a receipt's file, in bytes. One of a job of 4096 nodes fits.
+// MaxSize bounds a receipt's file, in bytes. One of a job of 16,384 nodes fits.
 const MaxSize = 128 << 20
 
 // signedBody is where the part of a report ends that its signature is over (AMD publication
@@ -63,14 +63,18 @@ func Seal(key ed25519.PrivateKey, s Statement) ([]byte, error) {
 	if len(key) != ed25519.PrivateKeySize {
 		return nil, errors.New("seal receipt: no key")
 	}
-	payload, err := canonical(s)
+	statement, err := canonical(s)
+	if err != nil {
+		return nil, fmt.Errorf("seal receipt: %w", err)
+	}
+	payload, form, err := pack(statement)
 	if err != nil {
 		return nil, fmt.Errorf("seal receipt: %w", err)
 	}
 	public := ed25519.PublicKey(key[ed25519.SeedSize:])
 	file, err := encode(envelope{
-		Payload: payload, PayloadType: PayloadType,
-		Signatures: []signature{{KeyID: KeyID(public).String(), Sig: ed25519.Sign(key, PAE(PayloadType, payload))}},
+		Payload: payload, PayloadType: form,
+		Signatures: []signature{{KeyID: KeyID(public).String(), Sig: ed25519.Sign(key, PAE(form, payload))}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("seal receipt: %w", err)
@@ -87,6 +91,7 @@ type Opened struct {
 	Digest    enclave.Digest // SHA-256 of the file: what the next receipt names
 	KeyID     enclave.Digest
 	payload   []byte
+	form      string // the payload's type
 	signature []byte
 }
 
@@ -112,18 +117,19 @@ func open(file []byte) (Opened, error) {
 	if err := decode("envelope", body, &e); err != nil {
 		return Opened{}, err
 	}
-	o := Opened{Digest: sha256.Sum256(file), payload: e.Payload}
-	switch {
-	case e.PayloadType != PayloadType:
-		return Opened{}, fmt.Errorf("payload type %q is not known", e.PayloadType)
-	case len(e.Signatures) != 1:
+	o := Opened{Digest: sha256.Sum256(file), payload: e.Payload, form: e.PayloadType}
+	if len(e.Signatures) != 1 {
 		return Opened{}, fmt.Errorf("%d signatures, want one", len(e.Signatures))
 	}
 	o.signature = e.Signatures[0].Sig
 	if err := o.KeyID.UnmarshalText([]byte(e.Signatures[0].KeyID)); err != nil || o.KeyID.String() != e.Signatures[0].KeyID {
 		return Opened{}, errors.New("the keyid is no SHA-256")
 	}
-	if err := decode("statement", e.Payload, &o.Statement); err != nil {
+	statement, err := unpack(e.Payload, e.PayloadType)
+	if err != nil {
+		return Opened{}, err
+	}
+	if err := decode("statement", statement, &o.Statement); err != nil {
 		return Opened{}, err
 	}
 	if o.Statement.Type != StatementType {
@@ -135,7 +141,7 @@ func open(file []byte) (Opened, error) {
 	return o, nil
 }
 
-// Payload is the statement's bytes as they were signed.
+// Payload is the bytes that were signed: the statement, or the statement compressed.
 func (o Opened) Payload() []byte { return bytes.Clone(o.payload) }
 
 // CheckSignature says whether the key signed the receipt.
@@ -143,7 +149,7 @@ func (o Opened) CheckSignature(key ed25519.PublicKey) error {
 	if len(key) != ed25519.PublicKeySize || KeyID(key) != o.KeyID {
 		return fmt.Errorf("check receipt: signed by key %s, not by this one", o.KeyID)
 	}
-	if !ed25519.Verify(key, PAE(PayloadType, o.payload), o.signature) {
+	if !ed25519.Verify(key, PAE(o.form, o.payload), o.signature) {
 		return errors.New("check receipt: the signature does not fit the content")
 	}
 	return nil
@@ -206,8 +212,8 @@ func canonical(s Statement) ([]byte, error) {
 		return nil, err
 	}
 	var again Statement
-	if err = json.Unmarshal(b, &again); err != nil {
-		return nil, err
+	if decode("statement", b, &again) == nil {
+		return b, nil
 	}
 	if b, err = encode(again); err != nil {
 		return nil, err

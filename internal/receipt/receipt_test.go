@@ -2,10 +2,12 @@ package receipt_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
 
@@ -132,6 +134,69 @@ func TestOnlyTheOneFormIsOpened(t *testing.T) {
 			require.Error(t, err)
 		})
 	}
+}
+
+// enveloped is spelled for a payload of any type.
+func enveloped(payload []byte, payloadType string) []byte {
+	sig := ed25519.Sign(key(1), receipt.PAE(payloadType, payload))
+	return []byte(`{"payload":"` + base64.StdEncoding.EncodeToString(payload) + `","payloadType":"` + payloadType +
+		`","signatures":[{"keyid":"` + receipt.KeyID(public(key(1))).String() + `","sig":"` + base64.StdEncoding.EncodeToString(sig) + `"}]}` + "\n")
+}
+
+func gzipped(t *testing.T, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	_, err := z.Write(b)
+	require.NoError(t, err)
+	require.NoError(t, z.Close())
+	return out.Bytes()
+}
+
+func TestALargeStatementIsSignedCompressed(t *testing.T) {
+	t.Parallel()
+	s := statement()
+	s.Predicate.NotCovered = []string{strings.Repeat("what the job computed ", 500_000)}
+	file, err := receipt.Seal(key(1), s)
+	require.NoError(t, err)
+	assert.Less(t, len(file), 1<<20)
+	o, err := receipt.Open(file)
+	require.NoError(t, err)
+	require.NoError(t, o.CheckSignature(public(key(1))))
+	assert.Equal(t, s.Predicate.NotCovered, o.Statement.Predicate.NotCovered)
+	require.Equal(t, file, enveloped(o.Payload(), receipt.PayloadTypeGzip), "it is what jq and gunzip take apart")
+	z, err := gzip.NewReader(bytes.NewReader(o.Payload()))
+	require.NoError(t, err)
+	plain, err := io.ReadAll(z)
+	require.NoError(t, err)
+	small, err := receipt.Seal(key(1), statement())
+	require.NoError(t, err)
+	opened, err := receipt.Open(small)
+	require.NoError(t, err)
+	spoilt := bytes.Clone(o.Payload())
+	spoilt[len(spoilt)-6]++ // of the checksum
+	for name, bad := range map[string][]byte{
+		"a large one that is not compressed":  enveloped(plain, receipt.PayloadType),
+		"a small one that is compressed":      enveloped(gzipped(t, opened.Payload()), receipt.PayloadTypeGzip),
+		"one with something behind it":        enveloped(append(bytes.Clone(o.Payload()), 0), receipt.PayloadTypeGzip),
+		"one with another one behind it":      enveloped(append(bytes.Clone(o.Payload()), o.Payload()...), receipt.PayloadTypeGzip),
+		"one that does not decompress":        enveloped(spoilt, receipt.PayloadTypeGzip),
+		"one that was never compressed":       enveloped([]byte("{}"), receipt.PayloadTypeGzip),
+		"one with white space in it":          enveloped(gzipped(t, append([]byte(" "), plain...)), receipt.PayloadTypeGzip),
+		"one of a type that nobody has heard": enveloped(o.Payload(), receipt.PayloadType+"+zstd"),
+	} {
+		t.Run(name+" is refused", func(t *testing.T) {
+			t.Parallel()
+			_, err := receipt.Open(bad)
+			require.Error(t, err)
+		})
+	}
+	t.Run("a type that was changed after it was signed is found", func(t *testing.T) {
+		t.Parallel()
+		other := bytes.Replace(small, []byte(receipt.PayloadType), []byte(receipt.PayloadTypeGzip), 1)
+		_, err := receipt.Open(other)
+		require.Error(t, err)
+	})
 }
 
 func TestEvidenceIsNamedByItsSignedBody(t *testing.T) {

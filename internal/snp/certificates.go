@@ -53,8 +53,8 @@ func (c Chain) der() [][]byte {
 // input. Given to Verify, the Chain of any error fails by that error's words.
 func ParseCertificates(b []byte) (Chain, error) { return Roots{}.ParseCertificates(b) }
 
-// ParseCertificates is the function of that name; of a table's entries that are pinned here, byte
-// for byte, it takes its own copy: parsing two RSA-4096 certificates with every report costs more than
+// ParseCertificates is the function of that name; of certificates in a table or in PEM that are pinned
+// here, byte for byte, it takes its own copy: parsing two of RSA-4096 with every report costs more than
 // its own.
 func (r Roots) ParseCertificates(b []byte) (Chain, error) {
 	c, err := r.parseCertificates(b)
@@ -71,7 +71,7 @@ func (r Roots) parseCertificates(b []byte) (Chain, error) {
 	case len(bytes.Trim(b, " \t\r\n\x00")) == 0:
 		return Chain{}, ErrNoCertificate
 	case bytes.Contains(b, []byte("-----BEGIN ")):
-		return parsePEM(b)
+		return r.parsePEM(b)
 	case b[0] == 0x30: // a SEQUENCE; no GUID of the table's begins so
 		return parseDER(b)
 	}
@@ -113,7 +113,7 @@ func (c Chain) with(cert *x509.Certificate) (Chain, error) {
 
 // parsePEM wants certificates and white space only. The standard decoder skips what it can't
 // read, and a block skipped is a block that another reader may have read.
-func parsePEM(b []byte) (Chain, error) {
+func (r Roots) parsePEM(b []byte) (Chain, error) {
 	var c Chain
 	begins := bytes.Count(b, []byte("-----BEGIN "))
 	for n := 0; ; n++ {
@@ -125,7 +125,10 @@ func parsePEM(b []byte) (Chain, error) {
 		if block == nil || !bytes.HasPrefix(b, []byte("-----BEGIN ")) || block.Type != "CERTIFICATE" || len(block.Headers) != 0 {
 			return Chain{}, fmt.Errorf("PEM block %d is no certificate", n+1)
 		}
-		cert, err := x509.ParseCertificate(block.Bytes)
+		cert, err := r.copyOf(block.Bytes), error(nil)
+		if cert == nil {
+			cert, err = x509.ParseCertificate(block.Bytes)
+		}
 		if err != nil {
 			return Chain{}, fmt.Errorf("PEM certificate %d does not parse: %w", n+1, err)
 		}

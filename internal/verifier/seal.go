@@ -97,18 +97,36 @@ func (v *Verifier) due(ctx context.Context, e ledger.Entry, now time.Time) (bool
 	return err == nil && told >= len(e.Job.Nodes), err
 }
 
+// seal makes a receipt for the place that it will most likely have, before the ledger is held: a
+// large job's takes seconds. If the chain has grown since, which this process alone could have done, it
+// is made again for the place that it gets.
 func (v *Verifier) seal(ctx context.Context, e ledger.Entry) error {
 	k, now := e.Job.JobKey, time.Now()
 	parts, err := v.parts(ctx, e)
+	if err != nil {
+		v.alarmOnce(ctx, k, err)
+		return err
+	}
+	s := statement(parts)
+	file := func(sequence uint64, previous enclave.Digest) (ledger.Sealed, error) {
+		s.Predicate.Chain = receipt.Chain{Sequence: sequence, Previous: previous}
+		s.Predicate.Times.Sealed = now.UTC().Truncate(time.Millisecond)
+		key := v.Receipts.of(receipt.RoleFor(s.PredicateType))
+		s.Predicate.Signer = receipt.Endorse(v.Key, receipt.RoleFor(s.PredicateType), key.Public().(ed25519.PublicKey)) //nolint:forcetypeassert // an Ed25519 key's is
+		b, bad := receipt.Seal(key, s)
+		return ledger.Sealed{Digest: sha256.Sum256(b), Envelope: b}, bad
+	}
+	var ahead ledger.Sealed
+	head, err := v.Ledger.Head(ctx, k.Cluster)
+	if err == nil || errors.Is(err, ledger.ErrNotFound) {
+		ahead, err = file(head.Sequence+1, head.Digest)
+	}
 	if err == nil {
 		_, err = v.Ledger.Seal(ctx, k, now, func(sequence uint64, previous enclave.Digest) (ledger.Sealed, error) {
-			s := statement(parts)
-			s.Predicate.Chain = receipt.Chain{Sequence: sequence, Previous: previous}
-			s.Predicate.Times.Sealed = now.UTC().Truncate(time.Millisecond)
-			key := v.Receipts.of(receipt.RoleFor(s.PredicateType))
-			s.Predicate.Signer = receipt.Endorse(v.Key, receipt.RoleFor(s.PredicateType), key.Public().(ed25519.PublicKey)) //nolint:forcetypeassert // an Ed25519 key's is
-			file, bad := receipt.Seal(key, s)
-			return ledger.Sealed{Digest: sha256.Sum256(file), Envelope: file}, bad
+			if sequence == head.Sequence+1 && previous == head.Digest {
+				return ahead, nil
+			}
+			return file(sequence, previous)
 		})
 	}
 	if err != nil {

@@ -99,6 +99,7 @@ type checking struct {
 	roots    snp.Roots
 	policy   *appraise.Policy
 	nonces   map[enclave.Nonce]bool
+	judged   map[*receipt.Evidence]judgement
 	affirmed map[string]affirmation // by node: what the hardware vouches for
 	fake     bool                   // some evidence ends in a test root
 }

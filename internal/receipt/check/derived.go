@@ -24,6 +24,7 @@ func (c *checking) level2() {
 	c.add(at("roots"), c.findRoots(), "%s", c.rootsReason())
 	c.add(at("policy"), c.findPolicy(), "%s", c.policyReason())
 	c.add(at("node_list"), c.nodeList(), "%d nodes, each once, in the job's order", len(c.said.Nodes))
+	c.judge()
 	for i := range c.said.Nodes {
 		c.node(&c.said.Nodes[i])
 	}
@@ -184,7 +185,9 @@ func (c *checking) header(i int, h enclave.RosterHeader) error {
 
 // leaves holds the roster against the hardware: a node nobody attested may not be on it.
 func (c *checking) leaves(r receipt.Roster) error {
+	here := make(map[string]bool, len(r.Peers))
 	for _, x := range r.Peers {
+		here[x.Node] = true
 		a, ok := c.affirmed[x.Node]
 		switch {
 		case !ok:
@@ -194,10 +197,10 @@ func (c *checking) leaves(r receipt.Roster) error {
 		}
 	}
 	if r.Epoch != 1 {
-		return must(!slices.ContainsFunc(r.Peers, func(x enclave.Peer) bool { return x.Node == r.Gone }), "node %s is still on it", r.Gone)
+		return must(!here[r.Gone], "node %s is still on it", r.Gone)
 	}
 	for _, n := range c.said.Job.Nodes {
-		if !slices.ContainsFunc(r.Peers, func(x enclave.Peer) bool { return x.Node == n }) {
+		if !here[n] {
 			return must(false, "node %s of the job is not on it", n)
 		}
 	}

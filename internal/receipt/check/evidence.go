@@ -2,7 +2,6 @@ package check
 
 import (
 	"bytes"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -61,12 +60,13 @@ func (c *checking) evidence(n *receipt.Node, e *receipt.Evidence) {
 	named := func(name string) Line { l := base; l.Name = name; return l }
 	c.add(named("claim"), c.claim(n, e), "cluster, job, node, nonce, keys, policy and epoch are this receipt's")
 	c.add(named("digest"), must(receipt.EvidenceDigest(e.Report) == e.Digest, "the digest is not that of the report's signed body"), "sha256:%s", e.Digest)
-	chain, crls, err := c.endorsements(e)
-	if err != nil {
-		c.add(named("certificates"), err, "")
+	j := c.judged[e]
+	delete(c.judged, e) // a large job's would fill the memory
+	if j.err != nil {
+		c.add(named("certificates"), j.err, "")
 		return
 	}
-	res := snp.Verify(e.Report, chain, snp.Options{Roots: c.roots, At: e.At, CRLs: crls})
+	res := j.result
 	again := c.appraise(n, e, res.SNPReport)
 	c.fake = c.fake || res.Simulated && res.Genuine
 	by := c.vouches(res)
@@ -104,31 +104,6 @@ func (c *checking) claim(n *receipt.Node, e *receipt.Evidence) error {
 	}
 	c.nonces[k.Nonce] = true
 	return nil
-}
-
-// endorsements finds certificates and lists in the receipt, as they were that day.
-func (c *checking) endorsements(e *receipt.Evidence) (snp.Chain, []*x509.RevocationList, error) {
-	b := e.Unparsed
-	if len(e.Certificates) != 0 {
-		var err error
-		if b, err = c.bundle(e.Certificates...); err != nil {
-			return snp.Chain{}, nil, err
-		}
-	}
-	chain, _ := snp.ParseCertificates(b) // Verify says what is wrong with them
-	var crls []*x509.RevocationList
-	for _, d := range e.CRLs {
-		der, err := c.document(d)
-		if err != nil {
-			return chain, nil, err
-		}
-		l, err := snp.ParseCRL(der)
-		if err != nil {
-			return chain, nil, err
-		}
-		crls = append(crls, l)
-	}
-	return chain, crls, nil
 }
 
 // appraise computes REPORT_DATA from the claim, and judges by the policy's text.

@@ -101,7 +101,7 @@ func (s *Scene) addNodes(nodes []string) error {
 			return err
 		}
 		p.Nodes = append(p.Nodes, node)
-		a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})
+		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte((i + 1) >> 8), byte(i + 1)})
 		peers = append(peers, enclave.Peer{
 			Node: name, Addresses: []netip.Addr{a}, Endpoint: netip.AddrPortFrom(a, 51820), Key: node.Evidence[0].Claim.WireGuard,
 		})
