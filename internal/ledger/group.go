@@ -46,7 +46,7 @@ func (l *Ledger) write(ctx context.Context, f func(*sql.Tx) error) error {
 			}
 			gaveUp = nil // it is being written: f's variables are in use until that is over
 		case g.turn <- struct{}{}:
-			l.lead(ctx)
+			go l.lead(context.WithoutCancel(ctx)) // on a stack that is gone afterwards: SQLite's is deep
 		}
 	}
 }
@@ -75,7 +75,6 @@ func (g *group) take() []*pendingWrite {
 // write fails is rare: only then are they told apart, by savepoints.
 func (l *Ledger) lead(ctx context.Context) {
 	defer func() { <-l.group.turn }()
-	ctx = context.WithoutCancel(ctx)
 	list := l.group.take()
 	if len(list) > 1 && l.alone(ctx, all(list)) == nil {
 		for _, w := range list {

@@ -24,6 +24,10 @@ var ErrNotFound = errors.New("not in the ledger")
 // ErrConflict is returned when a row with the same key and another content is there.
 var ErrConflict = errors.New("the ledger says otherwise")
 
+// checkpointPages is how long the write-ahead log grows before its pages go into the file: 32 MiB. With
+// SQLite's 1,000 the evidence of a large job would be written twice while its nodes wait.
+const checkpointPages = 8192
+
 // Ledger is an open ledger. It is safe for concurrent use.
 type Ledger struct {
 	db       *sql.DB
@@ -36,7 +40,7 @@ type Ledger struct {
 // Open opens or makes the ledger and brings its schema up to date.
 func Open(ctx context.Context, path string) (*Ledger, error) {
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
-		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "busy_timeout(5000)", "trusted_schema(OFF)"},
+		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages), "foreign_keys(ON)", "busy_timeout(5000)", "trusted_schema(OFF)"},
 		"_txlock": {"immediate"},
 	}.Encode()}
 	db, err := sql.Open("sqlite", dsn.String())
@@ -57,8 +61,12 @@ func Open(ctx context.Context, path string) (*Ledger, error) {
 	return l, nil
 }
 
-// Close ends the use of the ledger.
-func (l *Ledger) Close() error { return l.db.Close() }
+// Close ends the use of the ledger, when what is being written is on the disk.
+func (l *Ledger) Close() error {
+	l.group.turn <- struct{}{}
+	defer func() { <-l.group.turn }()
+	return l.db.Close()
+}
 
 // migrate runs the steps that user_version has not counted yet, each in its own transaction.
 func (l *Ledger) migrate(ctx context.Context) error {

@@ -14,17 +14,32 @@ import (
 )
 
 // PostEvidence takes a node's announcement and blocks until barrier 1 is decided for all nodes.
-// The same announcement again waits for the same decision; another one is refused. An
-// announcement that is not this node's, or without a nonce in force, changes nothing.
 func (v *Verifier) PostEvidence(ctx context.Context, node string, a api.Announcement) (roster.Answer, error) {
+	if err := v.TakeEvidence(ctx, node, a); err != nil {
+		return roster.Answer{}, err
+	}
+	return v.Roster(ctx, node, a.Job)
+}
+
+// TakeEvidence appraises a node's announcement and stores it. The same announcement again changes
+// nothing; another one is refused. An announcement that is not this node's, or without a nonce in
+// force, changes nothing either.
+func (v *Verifier) TakeEvidence(ctx context.Context, node string, a api.Announcement) error {
 	if a.Node != node {
-		return roster.Answer{}, foreign(node, a.Node)
+		return foreign(node, a.Node)
 	}
 	s, x, err := v.find(a.Job, node)
 	if err != nil {
-		return roster.Answer{}, err
+		return err
 	}
-	if err := v.accept(ctx, s, x, &a); err != nil {
+	return v.accept(ctx, s, x, &a)
+}
+
+// Roster waits until barrier 1 is decided for all nodes, and gives what a node whose evidence was
+// taken is told.
+func (v *Verifier) Roster(ctx context.Context, node string, job enclave.JobKey) (roster.Answer, error) {
+	s, x, err := v.find(job, node)
+	if err != nil {
 		return roster.Answer{}, err
 	}
 	select {
@@ -40,12 +55,13 @@ func (v *Verifier) PostEvidence(ctx context.Context, node string, a api.Announce
 	case x.denial != nil:
 		return roster.Answer{}, x.denial
 	}
-	return roster.Answer{}, unknownJob(a.Job)
+	return roster.Answer{}, unknownJob(job)
 }
 
 // accept admits an announcement once, and appraises it outside the lock.
 func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announcement) error {
-	unsigned := a.CheckSignature()
+	var unsigned error
+	v.inTurn(func() { unsigned = a.CheckSignature() })
 	v.mu.Lock()
 	x.spoke = true
 	again := x.repeats(a)
@@ -157,14 +173,6 @@ func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Nod
 		r.Fix = "if it was only started anew, enrol it again: enclave node enrol --request there, enclave node enrol " + node.Name + " here"
 	}
 	return &result, r
-}
-
-// inTurn computes on as many processors as there are: of thousands at the same time each would
-// take as long as all.
-func (v *Verifier) inTurn(f func()) {
-	v.cores <- struct{}{}
-	defer func() { <-v.cores }()
-	f()
 }
 
 // rules are those that the claim names: a job keeps the policy that it was started under, or a

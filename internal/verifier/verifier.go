@@ -106,7 +106,7 @@ type Verifier struct {
 	asked    time.Time                    // when Slurm was last asked about jobs that nobody said to be over
 	dead     map[enclave.JobKey]bool      // those that were not alive then
 	tickets  *tickets
-	cores    chan struct{}           // one token for each appraisal under way
+	cores    *cores
 	lines    map[string]enclave.Node // of the inventory, by name
 	pending  *pending
 	proofs   proofs
@@ -134,7 +134,7 @@ func New(ctx context.Context, s Settings) (*Verifier, error) {
 		return nil, err
 	}
 	v := &Verifier{
-		Settings: s, cores: make(chan struct{}, runtime.GOMAXPROCS(0)), lines: map[string]enclave.Node{}, tickets: newTickets(), pending: newPending(), proofs: proofs{at: map[string]time.Time{}}, starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
+		Settings: s, lines: map[string]enclave.Node{}, tickets: newTickets(), pending: newPending(), proofs: proofs{at: map[string]time.Time{}}, starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
 		over: make(chan struct{}, 1), fleet: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{},
 	}
 	for _, n := range s.Inventory.Nodes {
@@ -142,8 +142,12 @@ func New(ctx context.Context, s Settings) (*Verifier, error) {
 	}
 	v.digest = sha256.Sum256(v.Public())
 	v.life, v.end = context.WithCancel(context.WithoutCancel(ctx))
+	v.cores = newCores(v.life.Done())
 	if err := v.resume(ctx); err != nil {
 		return nil, err
+	}
+	for range runtime.GOMAXPROCS(0) {
+		v.jobs.Go(v.cores.compute)
 	}
 	v.jobs.Go(v.clock)
 	return v, nil

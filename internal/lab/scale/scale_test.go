@@ -52,7 +52,7 @@ func TestABringUpEndsInOneLine(t *testing.T) {
 	assert.NotContains(t, all, "scale: ")
 	assert.Contains(t, all, "3 nodes fetched all leaves")
 	assert.Contains(t, all, "n00001 posted twice: one answer for both")
-	for _, name := range []string{"cpu.pprof", "heap.pprof"} {
+	for _, name := range []string{"cpu.pprof", "heap.pprof", "memory.txt"} {
 		info, err := os.Stat(filepath.Join(profiles, name))
 		require.NoError(t, err)
 		assert.Positive(t, info.Size(), name)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
@@ -17,24 +18,80 @@ import (
 // certificate is looked up for every call: a revocation counts on open connections, too.
 func asNode[Q, A any](s *Server, f func(ctx context.Context, node string, q Q) (A, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-			s.turnAway(w, r, "no_certificate", http.StatusForbidden, enclave.Refuse("E130", enclave.FaultService, "this call needs a node's certificate"))
-			return
-		}
-		node, err := s.Verifier.Authenticate(r.Context(), r.TLS.PeerCertificates[0].Raw)
-		if err != nil {
-			s.turnAway(w, r, "bad_certificate", http.StatusForbidden, err)
+		node, ok := s.node(w, r)
+		if !ok {
 			return
 		}
 		var q Q
-		if err = decode(w, r, api.MaxBody, &q); err != nil {
-			s.counters.add("malformed_node_call")
-			refuse(w, http.StatusBadRequest, enclave.Refuse("E129", enclave.FaultService, "%v", err))
+		if !s.read(w, r, &q) {
 			return
 		}
 		a, err := f(r.Context(), node, q)
 		answer(w, a, err)
 	})
+}
+
+// node is who calls. Who is nobody was told so.
+func (s *Server) node(w http.ResponseWriter, r *http.Request) (string, bool) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		s.turnAway(w, r, "no_certificate", http.StatusForbidden, enclave.Refuse("E130", enclave.FaultService, "this call needs a node's certificate"))
+		return "", false
+	}
+	node, err := s.Verifier.Authenticate(r.Context(), r.TLS.PeerCertificates[0].Raw)
+	if err != nil {
+		s.turnAway(w, r, "bad_certificate", http.StatusForbidden, err)
+		return "", false
+	}
+	return node, true
+}
+
+// read reads a node's call. Whoever sent none was told so.
+func (s *Server) read(w http.ResponseWriter, r *http.Request, q any) bool {
+	err := decode(w, r, api.MaxBody, q)
+	if err != nil {
+		s.counters.add("malformed_node_call")
+		refuse(w, http.StatusBadRequest, enclave.Refuse("E129", enclave.FaultService, "%v", err))
+	}
+	return err == nil
+}
+
+// evidence is a node's call at barrier 1. Of the nodes of a large job, which all post in the same
+// moment, some are read, appraised and stored, while what the others have sent waits in the kernel:
+// ten thousand at a time would take the memory of ten thousand, and none would be through sooner.
+func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
+	node, ok := s.node(w, r)
+	if !ok {
+		return
+	}
+	job, ok := s.take(w, r, node)
+	if !ok {
+		return
+	}
+	a, err := s.Verifier.Roster(r.Context(), node, job)
+	answer(w, api.EvidenceAnswer{Answer: a}, err)
+}
+
+// take reads an announcement and has it taken, when its turn has come. The time for reading counts
+// from then.
+func (s *Server) take(w http.ResponseWriter, r *http.Request, node string) (enclave.JobKey, bool) {
+	deadline := http.NewResponseController(w)
+	_ = deadline.SetReadDeadline(time.Now().Add(longestCall)) // a recorder in tests has none
+	select {
+	case s.reading <- struct{}{}:
+	case <-r.Context().Done():
+		return enclave.JobKey{}, false
+	}
+	defer func() { <-s.reading }()
+	_ = deadline.SetReadDeadline(time.Now().Add(readTimeout)) // as above
+	var a api.Announcement
+	if !s.read(w, r, &a) {
+		return enclave.JobKey{}, false
+	}
+	if err := s.Verifier.TakeEvidence(r.Context(), node, a); err != nil {
+		answer(w, api.Empty{}, err)
+		return enclave.JobKey{}, false
+	}
+	return a.Job, true
 }
 
 // asStranger serves who can't have a certificate yet. Every call costs one of the source's

@@ -30,6 +30,7 @@ const (
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 16 << 10
 	stopTimeout   = 10 * time.Second
+	readAtOnce    = 512 // announcements: two transactions of the ledger
 )
 
 // Credentials decodes a credential that a person's client made (munge). It refuses replays. The
@@ -68,6 +69,7 @@ type Server struct {
 	Settings
 	counters *counters
 	gate     *gate
+	reading  chan struct{} // one token for each evidence that is read and not yet stored
 }
 
 // New makes a server.
@@ -75,7 +77,7 @@ func New(s Settings) (*Server, error) {
 	if s.Verifier == nil || s.Authority == nil || s.Credentials == nil || s.Levels == nil || s.PeerUID == nil {
 		return nil, errors.New("make server: a part is missing")
 	}
-	return &Server{Settings: s, counters: newCounters(), gate: newGate()}, nil
+	return &Server{Settings: s, counters: newCounters(), gate: newGate(), reading: make(chan struct{}, readAtOnce)}, nil
 }
 
 // Serve answers on both listeners until ctx ends, then lets calls finish for a short time. The
@@ -119,7 +121,7 @@ func (s *Server) http(h http.Handler, withConn func(context.Context, net.Conn) c
 func (s *Server) Public() http.Handler {
 	v, m := s.Verifier, http.NewServeMux()
 	m.Handle("POST "+api.PathNonce, asNode(s, v.Nonce))
-	m.Handle("POST "+api.PathEvidence, asNode(s, s.evidence))
+	m.Handle("POST "+api.PathEvidence, http.HandlerFunc(s.evidence))
 	m.Handle("POST "+api.PathLeaves, asNode(s, v.Leaves))
 	m.Handle("POST "+api.PathReady, asNode(s, v.PostReady))
 	m.Handle("POST "+api.PathBroken, asNode(s, v.Broken))
@@ -177,11 +179,6 @@ func (s *Server) Local() http.Handler {
 	}))
 	m.Handle("/", s.unknown())
 	return m
-}
-
-func (s *Server) evidence(ctx context.Context, node string, a api.Announcement) (api.EvidenceAnswer, error) {
-	answer, err := s.Verifier.PostEvidence(ctx, node, a)
-	return api.EvidenceAnswer{Answer: answer}, err
 }
 
 // unknown counts callers that look for what isn't there.

@@ -43,6 +43,7 @@ type site struct {
 	authority *pki.Authority
 	ledger    *ledger.Ledger
 	slurm     *verifiertest.Site
+	server    *server.Server
 	address   string
 	socket    string
 	uid       atomic.Uint32 // of whoever calls on the Unix socket
@@ -139,6 +140,7 @@ func (s *site) serve() {
 		PeerUID: func(net.Conn) (uint32, error) { return s.uid.Load(), nil },
 	})
 	require.NoError(s.t, err)
+	s.server = srv
 	public, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(s.t, err)
 	local, err := net.Listen("unix", s.socket)
