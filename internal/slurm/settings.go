@@ -7,7 +7,8 @@ import (
 )
 
 // Settings is what slurmctld runs with: `scontrol show config`, names in lower case. A value that
-// is not set, "(null)" or "N/A", is left out.
+// is not set, "(null)" or "N/A", is left out. From 24.11 on the scripts have numbers, "Prolog[0]":
+// several of one name are told under that name, with commas.
 func (c *CLI) Settings(ctx context.Context) (map[string]string, error) {
 	out, err := c.run.Run(ctx, "scontrol", "show", "config")
 	if err != nil {
@@ -24,7 +25,14 @@ func parseSettings(text string) map[string]string {
 		if !ok || key == "" || strings.ContainsAny(key, " \t") || value == "" || value == "(null)" || value == "N/A" {
 			continue
 		}
-		found[strings.ToLower(key)] = value
+		key = strings.ToLower(key)
+		if name, index, numbered := strings.Cut(key, "["); numbered && strings.Trim(index, "0123456789]") == "" {
+			key = name
+			if first, several := found[key]; several {
+				value = first + "," + value
+			}
+		}
+		found[key] = value
 	}
 	return found
 }

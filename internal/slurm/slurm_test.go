@@ -340,6 +340,10 @@ func TestSettings(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, map[string]string{"messagetimeout": "30 sec", "prologflags": "Alloc,Contain", "schedulerparameters": "a=1,b"}, got)
 	assert.Equal(t, []string{`scontrol ["show" "config"]`}, s.asked)
+	c, _ = said(answer{out: "Prolog[0] = /a\nProlog[1] = /b\nPrologSlurmctld[0] = /c\nOdd[x] = 1\n"}) // as 24.11 prints it
+	got, err = c.Settings(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"prolog": "/a,/b", "prologslurmctld": "/c", "odd[x]": "1"}, got)
 	c, _ = said(answer{stderr: "slurm_load_ctl_conf error: Unable to contact slurm controller"})
 	_, err = c.Settings(t.Context())
 	require.ErrorContains(t, err, "Unable to contact")
