@@ -55,6 +55,9 @@ func TestANodeIsReturnedOnceItHasProvedItself(t *testing.T) {
 	},
 		func() string { return must(t, "n0", "root", "sinfo", "-R") })
 	on(t, "n0", "root", "scancel", id)
+	// The node is drained before its epilog is through.
+	eventually(t, 60*time.Second, func() bool { return on(t, "n2", "root", "enclave", "host", "check").status == 0 },
+		func() string { return on(t, "n2", "root", "enclave", "host", "check").String() })
 	r := on(t, "n0", "root", "enclave", "node", "return", "n2")
 	assert.NotZero(t, r.status)
 	assert.Contains(t, r.errOut, "E156")
