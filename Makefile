@@ -23,7 +23,7 @@ CHARDEN   := -O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_S
 SPANK_C   := $(wildcard spank/*.c)
 SPANK_H   := $(wildcard spank/*.h)
 
-.PHONY: help leak build plugin test test-unit test-asan test-e2e test-vm matrix nightly lint bench bench-scale demo install deps tools clean fuzz
+.PHONY: help leak build plugin test test-unit test-asan test-e2e test-vm matrix nightly lint bench bench-scale demo install install-files uninstall deps tools clean fuzz
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -111,6 +111,9 @@ deps:
 
 ## install  DESTDIR= PREFIX= SYSCONF= SLURMLIB= UNITS=; keeps configuration that is there. With another PREFIX edit the samples and units, too
 install: build
+	$(MAKE) install-files
+
+install-files:
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(SLURMLIB) \
 		$(DESTDIR)$(SYSCONF)/slurm-enclave $(DESTDIR)$(UNITS)
 	install -m 0755 $(BIN)/enclave $(DESTDIR)$(PREFIX)/bin/
@@ -125,6 +128,19 @@ install: build
 	install -m 0644 $(wildcard etc/systemd/*.service etc/systemd/*.timer) $(DESTDIR)$(UNITS)/
 	for page in $(MANPAGES); do install -D -m 0644 docs/man/$$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page || exit 1; done
 	for sample in $(SAMPLES); do install -D -m 0644 etc/$$sample $(DESTDIR)$(PREFIX)/share/slurm-enclave/samples/$$sample || exit 1; done
+
+## uninstall  DESTDIR= and so on as for install: takes its files away, once Slurm names none of them; keeps configuration and state
+CONFIGURED = grep -lsE '^[^\#]*(enclave\.so|enclave-(pro|epi)log|slurm-enclave/(pro|epi)log-slurmctld)' \
+	$(addprefix $(DESTDIR)$(SYSCONF)/slurm/,slurm.conf slurm.conf.d/* plugstack.conf plugstack.conf.d/*)
+uninstall:
+	@if $(CONFIGURED); then \
+		echo 'uninstall: Slurm would not start without what these files name: take the lines out of slurm.conf and plugstack.conf, restart its daemons, then again' >&2; exit 1; fi
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/enclave sbin/enclaved) $(DESTDIR)$(SLURMLIB)/enclave.so $(DESTDIR)$(SYSCONF)/slurm-enclave/enclave.lua
+	rm -f $(addprefix $(DESTDIR)$(LIBEXEC)/,enclave-prolog enclave-epilog enclave-keeper libenclave-submit.so)
+	rm -f $(addprefix $(DESTDIR)$(UNITS)/,$(notdir $(wildcard etc/systemd/*.service etc/systemd/*.timer)))
+	rm -f $(foreach page,$(MANPAGES),$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $(page)))/$(page))
+	rm -rf $(DESTDIR)$(PREFIX)/share/slurm-enclave
+	[ ! -d $(DESTDIR)$(LIBEXEC) ] || rmdir --ignore-fail-on-non-empty $(DESTDIR)$(LIBEXEC)
 
 ## fuzz     every fuzz test for FUZZTIME (10s)
 fuzz:

@@ -40,6 +40,9 @@ func others(line string) bool {
 	if name := filepath.Base(line); strings.HasPrefix(name, "enclave-lab") && name != filepath.Base(lab.Directory()) {
 		return true
 	}
+	if m := regexp.MustCompile(`/run/enclave-lab[a-z0-9-]*`).FindString(line); m != "" && m != lab.Directory() {
+		return true
+	}
 	for _, n := range neighbours() {
 		if n.Loop != "" && strings.HasPrefix(line, "/dev/"+n.Loop+":") {
 			return true
