@@ -49,8 +49,6 @@ int slurm_spank_init(spank_t spank, int ac, char **av)
  */
 int slurm_spank_init_post_opt(spank_t spank, int ac, char **av)
 {
-	(void)ac;
-	(void)av;
 	switch (spank_context()) {
 	case S_CTX_LOCAL:
 	case S_CTX_ALLOCATOR:
@@ -58,6 +56,8 @@ int slurm_spank_init_post_opt(spank_t spank, int ac, char **av)
 		return 0;
 	case S_CTX_REMOTE:
 		enclave_environment(spank);
+		if (enclave_environment_marked())
+			enclave_privileges(ac, av);
 		return 0;
 	default:
 		return 0;

@@ -8,6 +8,7 @@
  * gatedir.c   the gate files, opened beneath their directory; no Slurm in it
  * gofile.c    the gate files, parsed; no Slurm and no file in it
  * env.c       slurmstepd only: the job's environment
+ * privilege.c slurmstepd only: no setuid programs
  */
 #ifndef ENCLAVE_H
 #define ENCLAVE_H
@@ -83,6 +84,11 @@ int enclave_gate(spank_t spank);
 void enclave_environment(spank_t spank);
 bool enclave_environment_ready(void);
 bool enclave_environment_marked(void);
+
+/* privilege.c */
+#define ENCLAVE_SETUID_ALLOW "setuid=allow"
+void enclave_privileges(int ac, char **av);
+bool enclave_privileges_kept(void);
 
 /* options.c */
 bool enclave_tenant_valid(const char *name);

@@ -146,7 +146,7 @@ int enclave_gate(spank_t spank)
 	if (spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS || job == 0)
 		(void)refuse(&why, "E115", "Slurm does not say which job this is");
 	else if (enclave_admission(job, &go, &why) == 0) {
-		if (enclave_environment_ready())
+		if (enclave_environment_ready() && !enclave_privileges_kept())
 			return 0;
 		(void)refuse(&why, "E115", "the job's environment could not be prepared");
 	}

@@ -69,9 +69,9 @@ static void arguments(int ac, char **av)
 				found = true;
 			}
 		}
-		if (!found)
+		if (!found && strcmp(av[i], ENCLAVE_SETUID_ALLOW) != 0)
 			slurm_error("enclave: plugstack.conf: unknown argument %s, want submit=, "
-				    "tenants= or partition=",
+				    "tenants=, partition= or " ENCLAVE_SETUID_ALLOW,
 				    av[i]);
 	}
 }

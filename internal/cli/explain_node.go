@@ -80,6 +80,9 @@ func explainStorage() []Explanation {
 		{"E312", "The file system does not answer, so that the view cannot be unmounted.", effectAfter, "Look at the file system's servers, then enclave host check."},
 		{"E313", "The job's view is still mounted in another mount namespace.", effectAfter, "End these processes, then enclave host check."},
 		{"E314", "Something mounts on the job's view again and again while it is taken down.", effectAfter, "Find out who mounts there (an automounter?) and end it; then enclave host check."},
+		{"E315", "The list of directories in which users can leave files is missing on the node.", effectAfter, "enclave host close makes it, at boot; after an upgrade run it while the node is idle."},
+		{"E316", "Files or mounts that the job left on the node's own disks could not be removed.", effectAfter, "Delete what the reason names, then enclave host check; or reboot."},
+		{"E317", "The kernel's keyrings of the job's user could not be emptied.", effectAfter, "Reboot the node."},
 	}
 }
 

@@ -92,7 +92,7 @@ func (n *node) leftovers(ctx context.Context) []enclave.Check {
 }
 
 func closedNode(c config.Config, ignore ...string) closed.Node {
-	view := survey.Closed{View: viewConfig(c), Run: RunDir, Ignore: ignore, Least: uidMin}
+	view := survey.Closed{View: viewConfig(c), Run: RunDir, Ignore: ignore, Least: uidMin, Places: places}
 	return closed.Node{
 		Store: survey.Record{Path: closedFile}, Boot: process.BootID, Sources: view.Sources(survey.Network()),
 	}

@@ -26,7 +26,12 @@ func Host(log *logrus.Logger, configFile string) (closed.Node, error) {
 		return closed.Node{}, err
 	}
 	h := closedNode(c)
-	h.Clean = func(ctx context.Context) error { return closeHost(ctx, log, c) }
+	h.Clean = func(ctx context.Context) error {
+		if err := findPlaces(ctx, c); err != nil {
+			return err
+		}
+		return closeHost(ctx, log, c)
+	}
 	return h, nil
 }
 

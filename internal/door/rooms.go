@@ -7,9 +7,7 @@ import (
 
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
-	"github.com/slurm-enclave/slurm-enclave/internal/host/ipc"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
-	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
 	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
@@ -20,10 +18,12 @@ import (
 // the top, the epilog closes them from the bottom. The job's processes go first, for each room
 // above would be held open by them. The fence goes before the mesh and the closed fence takes
 // its place in the same moment, so that no packet of a process that was missed leaves in clear.
+// Files are looked for when the view no longer covers the node's own directories.
 func (n *node) rooms() []stage.Stage {
 	return []stage.Stage{
 		n.journaled("mesh", n.meshUp, n.meshDown),
 		n.journaled("fence", n.fenceUp, n.fenceDown),
+		n.journaled("files", nil, n.filesDown),
 		n.journaled("subtree", n.subtreeUp, n.subtreeDown),
 		n.journaled("ipc", nil, n.ipcDown),
 		n.journaled("processes", nil, n.processesDown),
@@ -160,18 +160,4 @@ func (n *node) subtreeDown(ctx context.Context) error {
 		plan.UID, plan.SubUIDs = n.job.UID, n.subuids
 	}
 	return subtreeRoom().Down(ctx, plan)
-}
-
-func (n *node) ipcDown(context.Context) error {
-	if len(n.uids()) == 0 {
-		return nil
-	}
-	return ipc.Remove(n.uids())
-}
-
-func (n *node) processesDown(ctx context.Context) error {
-	if len(n.uids()) == 0 {
-		return nil
-	}
-	return process.Kill(ctx, n.uids(), uidMin)
 }

@@ -162,8 +162,22 @@ func (m Mount) network() bool {
 	if m.FSType == "autofs" && m.Point == "/proc/sys/fs/binfmt_misc" { // systemd's, holds no data
 		return false
 	}
-	return slices.Contains(networks, m.FSType) || m.FSType == "fuse" || m.FSType == "fuseblk" ||
-		strings.HasPrefix(m.FSType, "fuse.")
+	return slices.Contains(networks, m.FSType) || m.FUSE()
+}
+
+// kernels are the types that hold no files but the kernel's.
+var kernels = []string{
+	"binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue", "nsfs", "proc",
+	"pstore", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs",
+}
+
+// Local says whether a mount holds files of this node's own: neither the network's nor the
+// kernel's.
+func (m Mount) Local() bool { return !m.network() && !slices.Contains(kernels, m.FSType) }
+
+// FUSE says whether a process serves the mount's files.
+func (m Mount) FUSE() bool {
+	return m.FSType == "fuse" || m.FSType == "fuseblk" || strings.HasPrefix(m.FSType, "fuse.")
 }
 
 // within says whether path is dir or lies beneath it.

@@ -48,7 +48,7 @@ func TestClients(t *testing.T) {
 		client(t, st.Allocator, "digimed")
 		require.Zero(t, st.Init("submit="+stub(t, "ENCLAVE_ROUTE_SET", "cpu-sev")))
 		partition(t, "SBATCH_PARTITION", "cpu-sev")
-		require.Zero(t, st.PostOpt())
+		require.Zero(t, st.PostOpt(""))
 		partition(t, "SBATCH_PARTITION", "")
 		assert.Contains(t, st.Usage(), "[enclave]")
 	})
@@ -56,14 +56,14 @@ func TestClients(t *testing.T) {
 		client(t, st.Local, "digimed")
 		require.Zero(t, st.Init("submit="+stub(t, "ENCLAVE_ROUTE_SET", "cpu-sev")))
 		partition(t, "SLURM_PARTITION", "cpu-sev")
-		require.Zero(t, st.PostOpt())
+		require.Zero(t, st.PostOpt(""))
 		partition(t, "SLURM_PARTITION", "")
 	})
 	t.Run("the user's own partition variable is neither changed nor forgotten", func(t *testing.T) {
 		client(t, st.Allocator, "digimed")
 		t.Setenv("SBATCH_PARTITION", "cpu")
 		require.Zero(t, st.Init("submit="+stub(t, "ENCLAVE_ROUTE_NONE", "")))
-		require.Zero(t, st.PostOpt())
+		require.Zero(t, st.PostOpt(""))
 		partition(t, "SBATCH_PARTITION", "cpu")
 	})
 	t.Run("a refusal ends the submission with its reason", func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestClients(t *testing.T) {
 		require.Zero(t, st.Init("submit="+stub(t, "ENCLAVE_ROUTE_SET", "cpu-sev")))
 		assert.Zero(t, st.Option(nil, false))
 		partition(t, "SBATCH_PARTITION", "cpu-sev")
-		require.Zero(t, st.PostOpt())
+		require.Zero(t, st.PostOpt(""))
 	})
 	t.Run("a library that is not there stops nobody", func(t *testing.T) {
 		client(t, st.Allocator, "digimed")
@@ -126,7 +126,7 @@ func TestOtherContexts(t *testing.T) {
 		n.Context = c
 		n.Install()
 		assert.Zero(t, st.Init("submit=/nowhere", "wrong"))
-		assert.Zero(t, st.PostOpt())
+		assert.Zero(t, st.PostOpt(""))
 		assert.Empty(t, st.Errors())
 		assert.Empty(t, st.Usage(), "no option is registered")
 	}

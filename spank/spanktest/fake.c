@@ -20,7 +20,7 @@ static struct {
 	uid_t directories, files;
 	gid_t group;
 	uint32_t job;
-	int job_known, setenv_fails, env_fails;
+	int job_known, setenv_fails, env_fails, stuck, dropped;
 	char *env[FAKE_ENV_MAX + 1];
 	int count;
 	char errors[16384];
@@ -40,6 +40,22 @@ uid_t fake_owner(const struct stat *st)
 gid_t fake_group(void)
 {
 	return fake.group;
+}
+
+int fake_no_new_privileges(void)
+{
+	fake.dropped = !fake.stuck;
+	return fake.stuck ? -1 : 0;
+}
+
+int fake_dropped(void)
+{
+	return fake.dropped;
+}
+
+void fake_set_stuck(int privileges)
+{
+	fake.stuck = privileges;
 }
 
 void fake_reset(int context)
@@ -121,9 +137,13 @@ int fake_init(const char *arg0, const char *arg1)
 	return slurm_spank_init((spank_t)&fake, (arg0[0] ? 1 : 0) + (arg1[0] ? 1 : 0), av);
 }
 
-int fake_post_opt(void)
+int fake_post_opt(const char *arg)
 {
-	return slurm_spank_init_post_opt((spank_t)&fake, 0, NULL);
+	char word[4096];
+	char *av[] = { word };
+
+	(void)snprintf(word, sizeof(word), "%s", arg);
+	return slurm_spank_init_post_opt((spank_t)&fake, arg[0] ? 1 : 0, av);
 }
 
 int fake_gate(void)

@@ -18,17 +18,22 @@
 #define ENCLAVE_OWNER fake_owner(&st)
 #define ENCLAVE_GROUP fake_group()
 
+#define ENCLAVE_NO_NEW_PRIVILEGES() fake_no_new_privileges()
+
 enum fake_path { FAKE_ROOT, FAKE_MARKER, FAKE_BOOT_ID, FAKE_PATHS };
 
 const char *fake_path(enum fake_path which);
 uid_t fake_owner(const struct stat *st);
 gid_t fake_group(void);
+int fake_no_new_privileges(void);
 
 /* The test's side. */
 void fake_reset(int context);
 void fake_set_path(int which, const char *path);
 void fake_set_owner(uid_t directories, uid_t files, gid_t group);
 void fake_set_job(uint32_t job, int known);
+void fake_set_stuck(int privileges);
+int fake_dropped(void);
 void fake_set_failing(int setenv_fails, int env_fails);
 int fake_env_add(const char *entry);
 int fake_env_count(void);
@@ -39,7 +44,7 @@ int fake_option_call(const char *arg, int remote);
 
 /* The hooks, called as Slurm calls them. */
 int fake_init(const char *arg0, const char *arg1);
-int fake_post_opt(void);
+int fake_post_opt(const char *arg);
 int fake_gate(void);
 
 #endif

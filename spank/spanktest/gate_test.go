@@ -71,7 +71,7 @@ func denial(reason string) string {
 func TestGateOpens(t *testing.T) {
 	t.Run("with a GO of this job", func(t *testing.T) {
 		o := newNode(t).Step(nil)
-		assert.Equal(t, st.Outcome{}, o)
+		assert.Equal(t, st.Outcome{Dropped: true}, o)
 	})
 	t.Run("without a marker, whatever else there is", func(t *testing.T) {
 		n := newNode(t)
@@ -291,7 +291,42 @@ func TestEnvironment(t *testing.T) {
 		require.NoError(t, os.Remove(n.file("go")))
 		n.Install()
 		assert.Zero(t, st.Init())
-		assert.Zero(t, st.PostOpt())
+		assert.Zero(t, st.PostOpt(""))
 		assert.Empty(t, st.Errors())
+	})
+}
+
+func TestPrivileges(t *testing.T) {
+	t.Run("a step on an enclave node gains nothing from setuid programs", func(t *testing.T) {
+		o := newNode(t).Step(nil)
+		assert.Zero(t, o.Gate)
+		assert.True(t, o.Dropped)
+	})
+	t.Run("unless plugstack.conf allows it", func(t *testing.T) {
+		n := newNode(t)
+		n.Word = "setuid=allow"
+		o := n.Step(nil)
+		assert.Zero(t, o.Gate)
+		assert.False(t, o.Dropped)
+		assert.Empty(t, o.Errors)
+	})
+	t.Run("another word of plugstack.conf does not allow it", func(t *testing.T) {
+		n := newNode(t)
+		n.Word = "setuid=allow2"
+		assert.True(t, n.Step(nil).Dropped)
+	})
+	t.Run("a kernel that does not let them go starts no task", func(t *testing.T) {
+		n := newNode(t)
+		n.Stuck = true
+		o := n.Step(nil)
+		assert.Equal(t, -1, o.Gate)
+		assert.Contains(t, o.Errors, "E115")
+	})
+	t.Run("other nodes' steps keep them", func(t *testing.T) {
+		n := newNode(t)
+		require.NoError(t, os.Remove(n.Marker))
+		o := n.Step(nil)
+		assert.Zero(t, o.Gate)
+		assert.False(t, o.Dropped)
 	})
 }

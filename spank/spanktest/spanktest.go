@@ -45,7 +45,9 @@ type Host struct {
 	JobUnknown bool     // Slurm can't say the job's id
 	Env        []string // the job's environment
 	SetenvFail bool
-	EnvFail    bool // Slurm doesn't hand the environment out
+	EnvFail    bool   // Slurm doesn't hand the environment out
+	Stuck      bool   // the kernel doesn't let privileges go
+	Word       string // a word of plugstack.conf
 }
 
 // Outcome is what the hooks returned and left behind.
@@ -53,6 +55,7 @@ type Outcome struct {
 	Init, PostOpt, Gate int
 	Env                 []string
 	Errors              string // one message per line
+	Dropped             bool   // setuid programs give nothing any more
 }
 
 // Install makes h the state of the fake. Hooks called afterwards see it.
@@ -65,6 +68,7 @@ func (h Host) Install() {
 	}
 	C.fake_set_owner(C.uid_t(h.DirOwner), C.uid_t(h.FileOwner), C.gid_t(h.Group))
 	C.fake_set_job(C.uint32_t(h.Job), flag(!h.JobUnknown))
+	C.fake_set_stuck(flag(h.Stuck))
 	C.fake_set_failing(flag(h.SetenvFail), flag(h.EnvFail))
 	for _, e := range h.Env {
 		withString(e, func(s *C.char) { C.fake_env_add(s) })
@@ -75,12 +79,12 @@ func (h Host) Install() {
 // the gate, for what may change meanwhile.
 func (h Host) Step(between func()) Outcome {
 	h.Install()
-	o := Outcome{Init: Init(), PostOpt: PostOpt()}
+	o := Outcome{Init: Init(), PostOpt: PostOpt(h.Word)}
 	if between != nil {
 		between()
 	}
 	o.Gate = Gate()
-	o.Env, o.Errors = Environment(), Errors()
+	o.Env, o.Errors, o.Dropped = Environment(), Errors(), C.fake_dropped() != 0
 	return o
 }
 
@@ -95,8 +99,12 @@ func Init(args ...string) int {
 	return rc
 }
 
-// PostOpt calls slurm_spank_init_post_opt.
-func PostOpt() int { return int(C.fake_post_opt()) }
+// PostOpt calls slurm_spank_init_post_opt with a word of plugstack.conf.
+func PostOpt(word string) int {
+	rc := 0
+	withString(word, func(s *C.char) { rc = int(C.fake_post_opt(s)) })
+	return rc
+}
 
 // Gate calls slurm_spank_task_init_privileged.
 func Gate() int { return int(C.fake_gate()) }

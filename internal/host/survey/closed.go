@@ -2,6 +2,7 @@ package survey
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -11,17 +12,20 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/file"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/ipc"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/leftover"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/mount"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 	"github.com/slurm-enclave/slurm-enclave/internal/subtree"
 )
 
 // Closed lists the part of a closed state that is not the network's.
 type Closed struct {
 	View   subtree.Config
-	Run    string             // /run/slurm-enclave
-	Ignore []string           // names in Run that may be there: the journal that is being closed
-	Least  uint32             // the least user id of people
-	Allow  []enclave.UIDRange // people who may be on the node
+	Run    string                   // /run/slurm-enclave
+	Ignore []string                 // names in Run that may be there: the journal that is being closed
+	Least  uint32                   // the least user id of people
+	Allow  []enclave.UIDRange       // people who may be on the node
+	Places func() ([]string, error) // where people can leave files
 }
 
 // Sources fills in the kinds that are not the network's.
@@ -51,14 +55,34 @@ func (c Closed) processes(context.Context) ([]string, error) {
 	return lines, nil
 }
 
-func (c Closed) files(context.Context) ([]string, error) {
+// files are those in Run, by their relative names, and what people have in Places.
+func (c Closed) files(ctx context.Context) ([]string, error) {
 	names, err := file.Tree(c.Run)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(names, func(name string) bool {
+	names = slices.DeleteFunc(names, func(name string) bool {
 		return slices.ContainsFunc(c.Ignore, func(i string) bool { return name == i || strings.HasPrefix(name, i+"/") })
-	}), nil
+	})
+	if c.Places == nil {
+		return nil, errors.New("nobody says where people can leave files")
+	}
+	places, err := c.Places()
+	if err != nil {
+		return nil, err
+	}
+	left, err := leftover.List(ctx, places, leftover.Owner{UIDs: c.people()})
+	return append(names, left...), err
+}
+
+// people are all ids that are no daemon's.
+func (c Closed) people() []enclave.UIDRange {
+	ids, next := []enclave.UIDRange{}, c.Least
+	for _, d := range process.Daemons() {
+		ids = append(ids, enclave.UIDRange{Start: next, Count: d.Start - next})
+		next = d.Start + d.Count
+	}
+	return append(ids, enclave.UIDRange{Start: next, Count: math.MaxUint32 - next})
 }
 
 func (c Closed) ipc(context.Context) ([]string, error) {

@@ -153,10 +153,13 @@ func TestClosed(t *testing.T) {
 		require.NoError(t, os.MkdirAll(dir, 0o700))
 	}
 	none := func(context.Context) ([]string, error) { return nil, nil }
+	places := func() ([]string, error) { return []string{"/mnt/spool", "/mnt/none"}, nil }
+	put(t, "/mnt/spool/cron/bob", "")
+	require.NoError(t, os.Lchown("/mnt/spool/cron/bob", alice+1, alice+1))
 	view := subtree.Config{Root: "/mnt/hidden/fs", FSType: "ext4", Public: "/mnt/lustre", Temps: []subtree.Temp{{Path: "/mnt/tmp"}}}
 	node := closed.Node{
 		Store: survey.Record{Path: "/mnt/lib/closed.json", Trust: file.Trust{Top: "/mnt"}}, Boot: process.BootID,
-		Sources: survey.Closed{View: view, Run: "/mnt/run", Ignore: []string{"7.0"}, Least: 1000}.
+		Sources: survey.Closed{View: view, Run: "/mnt/run", Ignore: []string{"7.0"}, Least: 1000, Places: places}.
 			Sources(closed.Sources{Links: none, Rules: none, Tables: none}),
 		Clean: func(context.Context) error { return nil },
 	}
@@ -178,6 +181,12 @@ func TestClosed(t *testing.T) {
 	put(t, "/mnt/run/gate/7.go", "")
 	assert.Equal(t, []string{"closed.files"}, failed())
 	require.NoError(t, os.Remove("/mnt/run/gate/7.go"))
+
+	put(t, "/mnt/spool/cron/alice", "")
+	assert.Empty(t, failed(), "root's own is not a user's")
+	require.NoError(t, os.Lchown("/mnt/spool/cron/alice", alice, alice))
+	assert.Equal(t, []string{"closed.files"}, failed())
+	require.NoError(t, os.Remove("/mnt/spool/cron/alice"))
 
 	require.NoError(t, mount.Host{}.Tmpfs(t.Context(), subtree.Tmpfs{Target: "/mnt/tmp", Label: subtree.Label + "7.0", Size: 1 << 20}))
 	assert.Equal(t, []string{"closed.mounts"}, failed())

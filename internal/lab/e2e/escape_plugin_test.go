@@ -17,6 +17,8 @@ func TestEscapePlugin(t *testing.T) {
 	idle(t)
 	copySelf(t, "n1", escapeProgram)
 	must(t, "n1", "root", "chmod", "755", escapeProgram)
+	must(t, "n1", "root", "sh", "-c", "cp /usr/bin/id /usr/local/bin/suid-id && chmod 4755 /usr/local/bin/suid-id")
+	t.Cleanup(func() { on(t, "n1", "root", "rm", "-f", "/usr/local/bin/suid-id") })
 	p := imprison(t)
 	t.Cleanup(func() { on(t, "n1", "root", "rm", "-rf", tenantTree+mailbox) })
 	judge(t, "gate, secrets and processes", p, append(secretAttempts(), gateAttempts(p)...))
@@ -49,6 +51,11 @@ func secretAttempts() []attempt {
 	}
 }
 
+// setuid is a control: a process of the user's beside the job's steps, as of an ssh login.
+func setuid() proof {
+	return proof{"beside the steps, as by ssh", func(t *testing.T, a attempt) string { return adopted(t, a.try) }}
+}
+
 func gateAttempts(p prison) []attempt {
 	step := func(user string, options ...string) func(*testing.T, string) string {
 		return func(t *testing.T, s string) string {
@@ -58,7 +65,14 @@ func gateAttempts(p prison) []attempt {
 	}
 	own := proof{"the job's own user", func(t *testing.T, a attempt) string { return step("alice")(t, a.try) }}
 	const forged = "ALL,SLURM_JOB_ID=1,SLURM_JOBID=1,SLURM_JOB_PARTITION=cpu,SLURM_JOB_UID=0,SLURM_JOB_USER=root,ENCLAVE_VERDICT=protected,SPANK_ENCLAVE=no,SLURM_SPANK_ENCLAVE=no,LD_PRELOAD=/lustre/none.so"
+	const id = `test "$(/usr/local/bin/suid-id -u)" = 0 && echo LOOT`
 	return []attempt{
+		{name: "a setuid program of the node", try: id, control: setuid()},
+		{name: "a setuid program in a step", try: id, in: step("alice"), control: setuid()},
+		{name: "a setuid program in the user's task prolog and epilog", control: setuid(), try: id,
+			in: func(t *testing.T, s string) string {
+				return p.run(t, "printf '#!/bin/sh\n%s >>/lustre/.escape/tasks; id >>/lustre/.escape/tasks\n' '"+s+"' >/lustre/.escape/task; chmod 755 /lustre/.escape/task; srun --overlap --task-prolog=/lustre/.escape/task --task-epilog=/lustre/.escape/task true; cat /lustre/.escape/tasks")
+			}},
 		{name: "srun --jobid of another user's job", in: step("bob"), try: "echo LOOT", control: own},
 		{
 			name: "sattach to another user's step", try: "echo LOOT", control: own,

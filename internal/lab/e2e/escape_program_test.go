@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +22,7 @@ const escapeProgram = "/usr/local/bin/escape"
 
 func escapeMain(what string, args []string) int {
 	programs := map[string]func([]string) error{
-		"handle": printHandle, "open": openHandle, "trace": trace,
+		"handle": printHandle, "open": openHandle, "trace": trace, "keys": keys, "queue": queue,
 	}
 	f, ok := programs[what]
 	if !ok {
@@ -88,4 +89,30 @@ func trace(pids []string) error {
 		fmt.Println(loot, "traces", pid) // the end of this process detaches it
 	}
 	return errors.Join(errs...)
+}
+
+// keys puts a key into the user's keyring ("add NAME"), or looks it up there ("find NAME").
+func keys(args []string) error {
+	const user = -4 // KEY_SPEC_USER_KEYRING
+	if args[0] == "add" {
+		_, err := unix.AddKey("user", args[1], []byte(loot), user)
+		return err
+	}
+	if _, err := unix.KeyctlSearch(user, "user", args[1], 0); err != nil {
+		return fmt.Errorf("keyctl search: %w", err)
+	}
+	fmt.Println(loot, "is in the keyring")
+	return nil
+}
+
+// queue makes a POSIX message queue of a name.
+func queue(args []string) error {
+	name, err := unix.BytePtrFromString(args[0])
+	if err != nil {
+		return err
+	}
+	if _, _, e := unix.Syscall6(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(name)), unix.O_CREAT|unix.O_RDWR, 0o600, 0, 0, 0); e != 0 {
+		return fmt.Errorf("mq_open: %w", e)
+	}
+	return nil
 }

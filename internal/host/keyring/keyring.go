@@ -1,0 +1,107 @@
+// Package keyring empties the kernel's keyrings of a user, which outlive the user's processes.
+//
+// A key that a job puts into its user's keyring stays until the machine is switched off, and one
+// whose permissions say so is read by every other user who knows its number. Keyrings of sessions,
+// processes and threads end with them and need nobody.
+package keyring
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+)
+
+const (
+	processKeyring     = -2
+	userKeyring        = -4
+	userSessionKeyring = -5
+
+	keyctlGetPersistent = 22
+)
+
+// Clear empties the user, user session and persistent keyrings of all ids of the ranges that have
+// keys. It acts under each id in turn, on a thread that is not used again; it must be called when
+// the processes of these ids have ended, for they could signal it.
+func Clear(ranges []enclave.UIDRange) error {
+	f, err := os.Open("/proc/key-users")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a kernel without keyrings
+	}
+	if err != nil {
+		return fmt.Errorf("list users of keys: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	users, err := ParseUsers(f)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, uid := range users {
+		if uid != 0 && slices.ContainsFunc(ranges, func(r enclave.UIDRange) bool { return uid >= r.Start && uid-r.Start < r.Count }) {
+			errs = append(errs, clearOf(uid))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ParseUsers reads the ids of /proc/key-users: lines of "  uid: usage ...".
+func ParseUsers(r io.Reader) ([]uint32, error) {
+	var users []uint32
+	s := bufio.NewScanner(r)
+	for s.Scan() {
+		id, _, _ := strings.Cut(strings.TrimSpace(s.Text()), ":")
+		uid, err := strconv.ParseUint(id, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("parse users of keys: %q", s.Text())
+		}
+		users = append(users, uint32(uid))
+	}
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("parse users of keys: %w", err)
+	}
+	return users, nil
+}
+
+// clearOf works on a thread of its own that ends with it: its ids are the user's.
+func clearOf(uid uint32) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		done <- clearHere(uid)
+	}()
+	if err := <-done; err != nil {
+		return fmt.Errorf("empty keyrings of uid %d: %w", uid, err)
+	}
+	return nil
+}
+
+func clearHere(uid uint32) error {
+	persistent, err := unix.KeyctlInt(keyctlGetPersistent, int(uid), processKeyring, 0, 0)
+	if err == nil {
+		_, err = unix.KeyctlInt(unix.KEYCTL_CLEAR, persistent, 0, 0, 0)
+	} else if errors.Is(err, unix.EOPNOTSUPP) {
+		err = nil // built without them
+	}
+	// The raw call changes this thread alone; Go's own would change all.
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), 0); e != 0 {
+		return errors.Join(err, e)
+	}
+	for _, ring := range []int{userSessionKeyring, userKeyring} {
+		_, clearErr := unix.KeyctlInt(unix.KEYCTL_CLEAR, ring, 0, 0, 0)
+		err = errors.Join(err, clearErr)
+	}
+	// As the kernel makes it: the session's keyring leads to the user's.
+	_, linkErr := unix.KeyctlInt(unix.KEYCTL_LINK, userKeyring, userSessionKeyring, 0, 0)
+	return errors.Join(err, linkErr)
+}

@@ -1,0 +1,82 @@
+package keyring_test
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/keyring"
+)
+
+const (
+	inChild = "KEYRING_TEST"
+	alice   = 64123
+	user    = -4
+)
+
+// TestChild is a process of a user's: it leaves a key, or looks for it.
+func TestChild(t *testing.T) {
+	switch os.Getenv(inChild) {
+	case "leave":
+		_, err := unix.AddKey("user", "left", []byte("secret"), user)
+		require.NoError(t, err)
+	case "look":
+		_, err := unix.KeyctlSearch(user, "user", "left", 0)
+		require.NoError(t, err)
+	}
+}
+
+func child(t *testing.T, what string) error {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestChild$")
+	c.Env = []string{inChild + "=" + what}
+	c.Dir = "/"
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: alice, Gid: alice}}
+	return c.Run()
+}
+
+func TestClear(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("not root")
+		}
+		t.Skip("not root: can't act as another user")
+	}
+	require.NoError(t, child(t, "leave"))
+	require.NoError(t, child(t, "look"), "control: the key outlives its process")
+	t.Run("another user's stays", func(t *testing.T) {
+		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice + 1, Count: 10}}))
+		require.NoError(t, child(t, "look"))
+	})
+	t.Run("the job's goes", func(t *testing.T) {
+		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice, Count: 1}}))
+		require.Error(t, child(t, "look"))
+	})
+	t.Run("the keyring can be used afterwards", func(t *testing.T) {
+		require.NoError(t, child(t, "leave"))
+		require.NoError(t, child(t, "look"))
+		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice - 5, Count: 10}}))
+		require.Error(t, child(t, "look"))
+	})
+	assert.Zero(t, os.Geteuid(), "this process is who it was")
+}
+
+func TestParseUsers(t *testing.T) {
+	users, err := keyring.ParseUsers(strings.NewReader("    0:    27 26/26 22/1000000 423/25000000\n 2001:     1 1/1 1/200 9/20000\n"))
+	require.NoError(t, err)
+	assert.Equal(t, []uint32{0, 2001}, users)
+	_, err = keyring.ParseUsers(strings.NewReader("what"))
+	require.Error(t, err)
+}
+
+func FuzzParseUsers(f *testing.F) {
+	f.Add("    0:    27 26/26\n")
+	f.Fuzz(func(_ *testing.T, text string) { _, _ = keyring.ParseUsers(strings.NewReader(text)) })
+}

@@ -1,0 +1,1 @@
+../privilege.c
