@@ -40,8 +40,20 @@ func place(t *testing.T) string {
 		name string
 		uid  int
 	}{
-		{"a", alice}, {"s", 100005}, {"b", bob}, {"r", 0}, {"tree/", alice}, {"tree/x", alice}, {"tree/deep/", alice}, {"tree/deep/y", alice},
-		{"mixed/", alice}, {"mixed/a", alice}, {"mixed/b", bob}, {"roots/", 0}, {"roots/a", alice}, {"roots/r", 0},
+		{"a", alice},
+		{"s", 100005},
+		{"b", bob},
+		{"r", 0},
+		{"tree/", alice},
+		{"tree/x", alice},
+		{"tree/deep/", alice},
+		{"tree/deep/y", alice},
+		{"mixed/", alice},
+		{"mixed/a", alice},
+		{"mixed/b", bob},
+		{"roots/", 0},
+		{"roots/a", alice},
+		{"roots/r", 0},
 	} {
 		name := filepath.Join(dir, f.name)
 		if f.name[len(f.name)-1] == '/' {
@@ -162,8 +174,10 @@ func TestSearch(t *testing.T) {
 		require.NoError(t, unix.Chmod(filepath.Join(dir, name), mode))
 	}
 	mounts := []subtree.Mount{
-		{Point: dir, FSType: "ext4"}, {Point: dir + "/none", FSType: "xfs"},
-		{Point: dir + "/usr", FSType: "nfs4"}, {Point: dir + "/shut", FSType: "proc"},
+		{Point: dir, FSType: "ext4"},
+		{Point: dir + "/none", FSType: "xfs"},
+		{Point: dir + "/usr", FSType: "nfs4"},
+		{Point: dir + "/shut", FSType: "proc"},
 		{Point: dir + "/usr", FSType: "ext4", Options: []string{"ro"}},
 	}
 	places, err := leftover.Search(t.Context(), mounts, dir+"/skip")

@@ -69,10 +69,12 @@ func gateAttempts(p prison) []attempt {
 	return []attempt{
 		{name: "a setuid program of the node", try: id, control: setuid()},
 		{name: "a setuid program in a step", try: id, in: step("alice"), control: setuid()},
-		{name: "a setuid program in the user's task prolog and epilog", control: setuid(), try: id,
+		{
+			name: "a setuid program in the user's task prolog and epilog", control: setuid(), try: id,
 			in: func(t *testing.T, s string) string {
 				return p.run(t, "printf '#!/bin/sh\n%s >>/lustre/.escape/tasks; id >>/lustre/.escape/tasks\n' '"+s+"' >/lustre/.escape/task; chmod 755 /lustre/.escape/task; srun --overlap --task-prolog=/lustre/.escape/task --task-epilog=/lustre/.escape/task true; cat /lustre/.escape/tasks")
-			}},
+			},
+		},
 		{name: "srun --jobid of another user's job", in: step("bob"), try: "echo LOOT", control: own},
 		{
 			name: "sattach to another user's step", try: "echo LOOT", control: own,
