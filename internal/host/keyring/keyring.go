@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 )
 
 const (
@@ -75,12 +75,7 @@ func ParseUsers(r io.Reader) ([]uint32, error) {
 
 // clearOf works on a thread of its own that ends with it: its ids are the user's.
 func clearOf(uid uint32) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		done <- clearHere(uid)
-	}()
-	if err := <-done; err != nil {
+	if err := process.Aside(func() error { return clearHere(uid) }); err != nil {
 		return fmt.Errorf("empty keyrings of uid %d: %w", uid, err)
 	}
 	return nil

@@ -253,7 +253,7 @@ func idle(t *testing.T) {
 			}
 		}
 		return true
-	}, func() string { return out + must(t, "n0", "root", "sinfo", "-R") })
+	}, func() string { return out + must(t, "n0", "root", "sinfo", "-R", "-o", "%400E %N") })
 }
 
 // reconfigure edits the controller's enclave.yaml with a script for sed and starts enclaved anew;
