@@ -86,12 +86,15 @@ func addresses(i int) []netip.Addr {
 
 // build makes the nodes and plans; nothing of the enclave is up. WireGuard's packets go over
 // IPv4, or IPv6 where the test says so.
-func build(t *testing.T, over6 ...bool) *lab {
+func build(t *testing.T, over6 ...bool) *lab { t.Helper(); return buildOf(t, 3, over6...) }
+
+// buildOf is build with another number of nodes, at most 40.
+func buildOf(t *testing.T, nodes int, over6 ...bool) *lab {
 	t.Helper()
 	l := &lab{t: t, sw: nettest.New(t, "sw"), x: nettest.New(t, "x")}
 	l.choose()
 	l.x.Join(l.sw, 1500, "10.77.0.100/24", "fd77::100/64")
-	for i := 1; i <= 3; i++ {
+	for i := 1; i <= nodes; i++ {
 		n := &node{Node: nettest.New(t, fmt.Sprintf("n%d", i))}
 		n.Join(l.sw, 1500, fmt.Sprintf("10.77.0.%d/24", i), fmt.Sprintf("fd77::%d/64", i))
 		key, err := ecdh.X25519().GenerateKey(rand.Reader)

@@ -24,7 +24,7 @@ import (
 // role is what a copy of the test program does in a node, as a user of its own.
 type role struct {
 	Serve   bool   // echo server; else a client that sends Payload and prints what comes back
-	Proto   string // tcp, udp, mptcp, sctp, ping, fill or sockets
+	Proto   string // tcp, udp, mptcp, sctp, ping, fill, sockets or crowd
 	Address string
 	Local   string // address to bind, or ""
 	Device  string // SO_BINDTODEVICE, or ""
@@ -56,6 +56,8 @@ func (r role) play() error {
 	switch r.Proto {
 	case "fill":
 		return r.fill()
+	case "crowd":
+		return r.crowd()
 	case "sockets":
 		return r.sockets()
 	}

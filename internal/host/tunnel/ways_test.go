@@ -400,7 +400,7 @@ func BenchmarkWays(b *testing.B) {
 	var chosen []way
 	for _, w := range ways() {
 		if _, err := exec.LookPath("openvpn"); w.OpenVPN && err != nil {
-			fmt.Println("openvpn is not here: package openvpn") //nolint:forbidigo // the table has no row of it
+			fmt.Println("openvpn is not here: package openvpn")
 			continue
 		}
 		if only := os.Getenv("WAYS"); only == "" && w.Name != "profile" || slices.Contains(strings.Split(only, ","), w.Name) {
