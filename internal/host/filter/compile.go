@@ -36,21 +36,10 @@ var fields = map[fence.Key]field{
 	fence.ICMP6Type:  {unix.NFPROTO_IPV6, unix.IPPROTO_ICMPV6, expr.PayloadBaseTransportHeader, 0, 1},
 }
 
-// compile translates a rule into nftables' expressions, as nft does: the family and the protocol are
-// asked for once.
+// compile translates a rule into nftables' expressions.
 func compile(r fence.Rule, sets map[string]uint32) ([]expr.Any, error) {
 	var out []expr.Any
-	asked := field{}
 	for _, m := range r.Match {
-		f := fields[m.Key]
-		if f.family != 0 && f.family != asked.family {
-			out = append(out, load(expr.MetaKeyNFPROTO), cmp(expr.CmpOpEq, []byte{f.family}))
-			asked.family = f.family
-		}
-		if f.proto != 0 && f.proto != asked.proto {
-			out = append(out, load(expr.MetaKeyL4PROTO), cmp(expr.CmpOpEq, []byte{f.proto}))
-			asked.proto = f.proto
-		}
 		e, err := match(m, sets)
 		if err != nil {
 			return nil, err
@@ -140,7 +129,14 @@ func payload(m fence.Match, op expr.CmpOp, sets map[string]uint32) ([]expr.Any, 
 	if !ok {
 		return nil, fmt.Errorf("unknown key %q", m.Key)
 	}
-	out := []expr.Any{&expr.Payload{DestRegister: reg, Base: f.base, Offset: f.offset, Len: f.size}}
+	var out []expr.Any
+	if f.family != 0 {
+		out = append(out, load(expr.MetaKeyNFPROTO), cmp(expr.CmpOpEq, []byte{f.family}))
+	}
+	if f.proto != 0 {
+		out = append(out, load(expr.MetaKeyL4PROTO), cmp(expr.CmpOpEq, []byte{f.proto}))
+	}
+	out = append(out, &expr.Payload{DestRegister: reg, Base: f.base, Offset: f.offset, Len: f.size})
 	switch {
 	case m.Key == fence.TCPBareSyn:
 		const syn, ack = 0x02, 0x10
