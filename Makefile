@@ -57,7 +57,7 @@ $(BIN)/payload-mpich: scripts/mpi/payload.c
 	mpicc.mpich -O2 -Wall -Wextra -Werror -o $@ $<
 
 # What depends on Slurm's and MPI's headers: enclave-lab builds it in the root of another suite.
-plugin: $(BIN)/enclave.so $(BIN)/libenclave-submit.so $(BIN)/pingpong
+plugin: $(BIN)/enclave.so $(BIN)/libenclave-submit.so $(BIN)/pingpong $(BIN)/payload
 
 ## test     everything: units, attacks, the plugin under the address sanitizer, the lab
 test: build

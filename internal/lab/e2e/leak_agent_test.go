@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/lab"
 )
 
 // leakAgent in the environment makes the test program an actor within a job: "listen:PATH" does
@@ -279,9 +281,9 @@ func (a actor) ask(r leakRequest) (answer leakAnswer) {
 }
 
 // actorAt waits until the agent is there. The homes of the lab's users are one folder for all hosts.
-func actorAt(t *testing.T, name string) actor {
+func actorAt(t *testing.T, path string) actor {
 	t.Helper()
-	path := filepath.Join(fmt.Sprintf("/proc/%d/root", state(t).Supervisor), labHome(t), name)
+	path = filepath.Join(fmt.Sprintf("/proc/%d/root", state(t).Supervisor), lab.Directory(), "root", path)
 	eventually(t, 60*time.Second, func() bool {
 		c, err := net.Dial("unix", path)
 		if err == nil {

@@ -25,6 +25,8 @@ type leakAttempt struct {
 	interactive string
 	// beside runs on the second node at the same time.
 	beside []string
+	// byOther makes the attempt in the other enclave, another user's.
+	byOther bool
 	// boxed runs the role in a network namespace that root has joined to the node's network.
 	boxed bool
 	// byRoot makes the control root's: without root's help nobody gets so far on any machine.
@@ -55,6 +57,7 @@ func at(name, expect string, role leakRole) leakAttempt {
 }
 func (a leakAttempt) ifSpoken(protocol int) leakAttempt { a.without = protocol; return a }
 func (a leakAttempt) controlledByRoot() leakAttempt     { a.byRoot = true; return a }
+func (a leakAttempt) inOther() leakAttempt              { a.byOther = true; return a }
 func (a leakAttempt) inBox() leakAttempt                { a.boxed = true; return a }
 
 // subUser runs a program as the seventh of the user's sub-uids, as containers do.
@@ -123,6 +126,9 @@ func toOthers() []leakAttempt {
 		at("UDP on the second network to another enclave's node", refusal, udp("{other-b}:7700")),
 		at("UDP to another enclave's WireGuard", refusal, udp("{other}:51820")),
 		at("TCP to another enclave's slurmd", refusal, tcp("{other}:6818")),
+		at("TCP from another enclave, of another user's", refusal, tcp("{mine}:7700")).inOther(),
+		at("UDP from another enclave, of another user's", refusal, udp("{mine}:7700")).inOther(),
+		at("UDP on IPv6 from another enclave, of another user's", refusal, udp("{mine6}:7700")).inOther(),
 		at("TCP to an unlisted host", refusal, tcp("{outsider}:7700")),
 		at("UDP to an unlisted host", refusal, udp("{outsider}:7700")),
 		at("TCP on IPv6 to an unlisted host", refusal, tcp("{outsider6}:7700")),
