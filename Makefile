@@ -31,7 +31,7 @@ help:
 ## build    all programs and both shared objects, into bin/
 build: $(PROGRAMS:%=$(BIN)/%) $(BIN)/enclave.so $(BIN)/libenclave-submit.so $(BIN)/pingpong $(BIN)/payload $(BIN)/payload-mpich
 
-GO_SOURCES := $(shell find cmd internal prolog epilog etc -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum $(wildcard etc/*) VERSION
+GO_SOURCES := $(shell find cmd internal prolog epilog etc \( -name '*.go' -o -name '*.sh' \) -not -name '*_test.go' 2>/dev/null) go.mod go.sum $(wildcard etc/*) VERSION
 
 $(BIN)/enclave $(BIN)/enclaved $(BIN)/enclave-keeper $(BIN)/enclave-lab $(BIN)/enclave-tsm: $(BIN)/%: $(GO_SOURCES)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
