@@ -72,7 +72,7 @@ if [ -n "$(command -v iperf3)" ]; then
 	# The server may not listen yet: then the client ends at once.
 	until result=$(iperf3 --client "$second" --port "$port" --time "$seconds" --omit 1 --json); do
 		tries=$((tries + 1))
-		[ "$tries" -lt 25 ] || break
+		[ "$tries" -lt 100 ] || break
 		sleep 0.2
 	done
 	printf '%s\n' "$result"

@@ -23,7 +23,7 @@ import (
 const CodeDiffers enclave.Code = "E245"
 
 // Version is the only version of the record.
-const Version = "slurm-enclave-closed/1"
+const Version = "slurm-enclave-closed/2"
 
 // Snapshot is a node's state: one line of text per thing, each list sorted.
 type Snapshot struct {
@@ -31,7 +31,9 @@ type Snapshot struct {
 	Boot      string   `json:"boot"`
 	Links     []string `json:"links"`
 	Rules     []string `json:"rules"`
+	Routes    []string `json:"routes"`
 	Tables    []string `json:"tables"`
+	Sockets   []string `json:"sockets"`
 	Mounts    []string `json:"mounts"`
 	Processes []string `json:"processes"`
 	Files     []string `json:"files"`
@@ -46,9 +48,11 @@ type Source func(ctx context.Context) ([]string, error)
 type Sources struct {
 	Links     Source // interfaces of ours, enc*
 	Rules     Source // policy routing rules of ours
+	Routes    Source // in routing tables of ours
 	Tables    Source // nftables tables of ours
+	Sockets   Source // of tunnels, and of people
 	Mounts    Source // on our paths, and of network file systems
-	Processes Source // of people
+	Processes Source // of people, and keepers
 	Files     Source // in /run/slurm-enclave
 	IPC       Source // of people
 }
@@ -66,7 +70,9 @@ func (s Sources) kinds() []kind {
 	return []kind{
 		{"links", s.Links, func(s *Snapshot) *[]string { return &s.Links }, false},
 		{"rules", s.Rules, func(s *Snapshot) *[]string { return &s.Rules }, false},
+		{"routes", s.Routes, func(s *Snapshot) *[]string { return &s.Routes }, false},
 		{"tables", s.Tables, func(s *Snapshot) *[]string { return &s.Tables }, false},
+		{"sockets", s.Sockets, func(s *Snapshot) *[]string { return &s.Sockets }, true},
 		{"mounts", s.Mounts, func(s *Snapshot) *[]string { return &s.Mounts }, false},
 		{"processes", s.Processes, func(s *Snapshot) *[]string { return &s.Processes }, true},
 		{"files", s.Files, func(s *Snapshot) *[]string { return &s.Files }, true},

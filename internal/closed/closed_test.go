@@ -42,7 +42,7 @@ func (m *machine) node() closed.Node {
 		Store: m, Boot: func() (string, error) { return m.boot, nil },
 		Clean: func(context.Context) error { return m.clean },
 		Sources: closed.Sources{
-			Links: m.source("links"), Rules: m.source("rules"), Tables: m.source("tables"), Mounts: m.source("mounts"),
+			Links: m.source("links"), Rules: m.source("rules"), Routes: m.source("routes"), Tables: m.source("tables"), Sockets: m.source("sockets"), Mounts: m.source("mounts"),
 			Processes: m.source("processes"), Files: m.source("files"), IPC: m.source("ipc"),
 		},
 	}
@@ -72,6 +72,8 @@ func TestNode(t *testing.T) {
 		"nothing changed":                  {func(*machine) {}, ""},
 		"a link is left":                   {func(m *machine) { m.lines["links"] = []string{"enc4711"} }, "closed.links fail + enc4711\n"},
 		"a rule is left":                   {func(m *machine) { m.lines["rules"] = []string{"1: x"} }, "closed.rules fail + 1: x\n"},
+		"a route is left":                  {func(m *machine) { m.lines["routes"] = []string{"10.0.0.1"} }, "closed.routes fail + 10.0.0.1\n"},
+		"a socket is left":                 {func(m *machine) { m.lines["sockets"] = []string{"tcp 10.0.0.1:7 uid 2001"} }, "closed.sockets fail + tcp 10.0.0.1:7 uid 2001\n"},
 		"a mount is there twice":           {func(m *machine) { m.lines["mounts"] = []string{"/tmp", "/tmp"} }, "closed.mounts fail + /tmp; + /tmp\n"},
 		"the closed fence has gone":        {func(m *machine) { m.lines["tables"] = nil }, "closed.tables fail - inet enclave_closed\n"},
 		"a process is left":                {func(m *machine) { m.lines["processes"] = []string{"uid 2001 \"cron\"", "uid 2001 \"cron\""} }, "closed.processes fail + uid 2001 \"cron\"\n"},
@@ -133,7 +135,7 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(m.record)
-	f.Add([]byte(`{"version":"slurm-enclave-closed/1","boot":"x","links":null}`))
+	f.Add([]byte(`{"version":"slurm-enclave-closed/2","boot":"x","links":null}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := closed.Parse(b)
 		if err != nil {

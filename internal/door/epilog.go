@@ -3,7 +3,9 @@ package door
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -88,7 +90,7 @@ func (n *node) close(ctx context.Context) int {
 	} else {
 		n.log.WithFields(phaseFields(n.phases)).Info("closed")
 	}
-	n.finish(report.Closed)
+	n.finish(report)
 	n.report(ctx, report, r)
 	if !report.Closed {
 		return exitBroken
@@ -108,19 +110,29 @@ func (n *node) resume() journal.Record {
 	return r
 }
 
-func (n *node) finish(closed bool) {
+// finish ends the journal with what was read back.
+func (n *node) finish(t api.TeardownRequest) {
 	if n.journal == nil {
 		return
 	}
 	var err error
-	if closed {
-		err = errors.Join(n.journal.Close(""), journal.Remove(RunDir, n.job.JobKey))
+	if t.Closed {
+		err = errors.Join(n.journal.Close(readBack(t)), journal.Remove(RunDir, n.job.JobKey))
 	} else {
 		err = n.journal.Leave()
 	}
 	if err != nil {
 		n.log.WithError(err).Warn("journal not closed")
 	}
+}
+
+// readBack is the journal's last line: what the kernel was asked for and has no more.
+func readBack(t api.TeardownRequest) string {
+	var names []string
+	for _, c := range t.Checks {
+		names = append(names, strings.TrimPrefix(c.Name, "closed."))
+	}
+	return fmt.Sprintf("in %d ms; as recorded: %s", t.PhasesMS["teardown"], strings.Join(names, " "))
 }
 
 // report is the node's last word. A job of which this node has never begun anything has none.

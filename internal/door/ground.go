@@ -3,6 +3,7 @@ package door
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/closed"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
@@ -13,6 +14,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/mount"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/survey"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/tunnel"
 	"github.com/slurm-enclave/slurm-enclave/internal/journal"
 	"github.com/slurm-enclave/slurm-enclave/internal/release"
 	"github.com/slurm-enclave/slurm-enclave/internal/subtree"
@@ -85,14 +87,46 @@ func (n *node) clean(ctx context.Context, todo ground.Decision) error {
 	return killed
 }
 
+// The kernel closes a killed program's sockets a moment after its process is gone.
+const (
+	socketPatience = time.Second
+	socketPause    = 10 * time.Millisecond
+)
+
 // leftovers compares the node with its recorded closed state; the journal that is being closed
 // is no leftover.
 func (n *node) leftovers(ctx context.Context) []enclave.Check {
-	return closedNode(n.config, n.job.Directory()).Check(ctx)
+	state := closedNode(n.config, n.job.Directory())
+	checks := state.Check(ctx)
+	for end := time.Now().Add(socketPatience); onlySockets(checks) && time.Now().Before(end) && ctx.Err() == nil; {
+		t := time.NewTimer(socketPause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+		}
+		checks = state.Check(ctx)
+	}
+	return checks
+}
+
+// onlySockets says whether nothing but sockets is left.
+func onlySockets(checks []enclave.Check) bool {
+	left := false
+	for _, c := range checks {
+		if c.Result == enclave.CheckPass {
+			continue
+		}
+		if c.Name != "closed.sockets" || c.Result != enclave.CheckFail {
+			return false
+		}
+		left = true
+	}
+	return left
 }
 
 func closedNode(c config.Config, ignore ...string) closed.Node {
-	view := survey.Closed{View: viewConfig(c), Run: RunDir, Ignore: ignore, Least: uidMin, Places: places}
+	view := survey.Closed{View: viewConfig(c), Run: RunDir, Ignore: ignore, Least: uidMin, Places: places, Ports: []uint16{c.Network.Port, tunnel.Port}}
 	return closed.Node{
 		Store: survey.Record{Path: closedFile}, Boot: process.BootID, Sources: view.Sources(survey.Network()),
 	}

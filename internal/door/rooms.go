@@ -140,9 +140,10 @@ func (n *node) fenceDown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(
-		fence.Up(ctx, filter.Kernel{}, closed, fence.Name(n.job.Job)),
-		fence.Down(ctx, filter.Kernel{}, n.job.Job))
+	if err = fence.Up(ctx, filter.Kernel{}, closed, fence.Name(n.job.Job)); err != nil {
+		return errors.Join(err, fence.Down(ctx, filter.Kernel{}, n.job.Job))
+	}
+	return nil // and it has read back that the job's is gone
 }
 
 func (n *node) subtreeUp(ctx context.Context) error {

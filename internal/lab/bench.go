@@ -3,8 +3,10 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +20,7 @@ import (
 // prologs say of it.
 type measurement struct {
 	took   time.Duration
+	job    string
 	phases map[string]float64 // milliseconds
 }
 
@@ -32,14 +35,75 @@ func Bench(ctx context.Context, repeat int, out io.Writer) error {
 	runs := map[string][]measurement{}
 	for range repeat {
 		for _, partition := range []string{"cpu", "cpu-sev"} {
-			m, err := s.measure(ctx, partition, nodes)
-			if err != nil {
-				return fmt.Errorf("measure %s: %w", partition, err)
+			m, failure := s.measure(ctx, partition, nodes)
+			if failure != nil {
+				return fmt.Errorf("measure %s: %w", partition, failure)
 			}
 			runs[partition] = append(runs[partition], m)
 		}
 	}
-	return table(out, nodes, runs)
+	if err = table(out, nodes, runs); err != nil {
+		return err
+	}
+	return s.teardowns(ctx, runs["cpu-sev"], out)
+}
+
+// teardowns prints how long the nodes' epilogs took, as they reported it: each node of each job
+// counts. A node that did not say that it is closed is an error.
+func (s State) teardowns(ctx context.Context, runs []measurement, out io.Writer) error {
+	phases := map[string][]float64{}
+	for _, m := range runs {
+		nodes, err := s.closed(ctx, m.job)
+		if err != nil {
+			return fmt.Errorf("teardown of job %s: %w", m.job, err)
+		}
+		for _, n := range nodes {
+			for name, ms := range n {
+				phases[name] = append(phases[name], ms)
+			}
+		}
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "teardown of a node, absence read back\tn\tmin ms\tp50 ms\tmax ms")
+	for _, name := range slices.Sorted(maps.Keys(phases)) {
+		if ms := phases[name]; name == "teardown" || strings.HasSuffix(name, "_down") {
+			slices.Sort(ms)
+			_, _ = fmt.Fprintf(w, "  %s\t%d\t%.0f\t%.0f\t%.0f\n", name, len(ms), ms[0], ms[len(ms)/2], ms[len(ms)-1])
+		}
+	}
+	return w.Flush()
+}
+
+// closed waits for the nodes' reports of a job's teardown and returns their phases.
+func (s State) closed(ctx context.Context, job string) ([]map[string]float64, error) {
+	var nodes []map[string]float64
+	err := wait(ctx, "the teardown's reports", func() (bool, error) {
+		doc, failure := s.capture(ctx, "enclave", "report", job, "--json")
+		if failure != nil {
+			return false, failure
+		}
+		var report struct {
+			Nodes []struct {
+				Closed   *bool              `json:"closed"`
+				Timeline map[string]float64 `json:"timeline_ms"`
+			} `json:"nodes"`
+		}
+		if failure = json.Unmarshal([]byte(doc), &report); failure != nil {
+			return false, failure
+		}
+		nodes = nil
+		for _, n := range report.Nodes {
+			if n.Closed == nil {
+				return false, nil
+			}
+			if !*n.Closed {
+				return false, errors.New("a node was not closed")
+			}
+			nodes = append(nodes, n.Timeline)
+		}
+		return true, nil
+	})
+	return nodes, err
 }
 
 func (s State) measure(ctx context.Context, partition string, nodes int) (measurement, error) {
@@ -64,11 +128,11 @@ func (s State) measure(ctx context.Context, partition string, nodes int) (measur
 	if err != nil {
 		return measurement{}, err
 	}
-	m := measurement{took: last.Sub(start)}
+	m := measurement{took: last.Sub(start), job: strings.TrimSpace(id.String())}
 	if partition == "cpu" {
 		return m, nil
 	}
-	doc, err := s.capture(ctx, "enclave", "report", strings.TrimSpace(id.String()), "--json")
+	doc, err := s.capture(ctx, "enclave", "report", m.job, "--json")
 	if err != nil {
 		return m, err
 	}

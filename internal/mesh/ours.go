@@ -10,3 +10,6 @@ func IsDevice(name string) bool {
 	digits, ok := strings.CutPrefix(name, "enc")
 	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
+
+// IsTable says whether a routing table is one of a mesh's.
+func IsTable(table uint32) bool { return table&^uint32(jobBits) == tableBase }

@@ -13,6 +13,7 @@ func TestOurs(t *testing.T) {
 		for _, job := range []uint32{1, 4711, 1<<26 - 1, 1 << 31} {
 			assert.True(t, mesh.Rule{Mark: mesh.Mark(job)}.Ours())
 			assert.True(t, mesh.IsDevice(mesh.Name(job)))
+			assert.True(t, mesh.IsTable(mesh.Table(job)))
 		}
 	})
 	t.Run("others' are not", func(t *testing.T) {

@@ -199,6 +199,7 @@ type Teardown struct {
 	Reported bool             `json:"reported"` // false: no report came, and the rest says nothing
 	Closed   bool             `json:"closed"`   // the node equals its recorded closed state
 	Checks   []enclave.Check  `json:"checks"`
+	TookMS   int64            `json:"took_ms,omitempty"` // from the epilog's start to the last check
 	Network  Network          `json:"network"`
 	Refusal  *enclave.Refusal `json:"refusal,omitempty"`
 }

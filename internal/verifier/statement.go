@@ -123,7 +123,7 @@ func (p *parts) member(m ledger.MemberEntry) error {
 	}
 	n := t.Network
 	p.teardowns[m.Node] = receipt.Teardown{
-		Reported: true, Closed: t.Closed, Checks: t.Checks, Refusal: t.Refusal,
+		Reported: true, Closed: t.Closed, Checks: t.Checks, TookMS: t.PhasesMS["teardown"], Refusal: t.Refusal,
 		Network: receipt.Network{TunnelBytes: n.TunnelBytes, OutsideBytes: n.OutsideBytes, Rejected: n.Rejected, Dropped: n.Dropped},
 	}
 	return nil

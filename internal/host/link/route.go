@@ -31,7 +31,7 @@ func single(a netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
 }
 
-// Routes implements mesh.Routes.
+// Routes implements mesh.Routes. Table 0 is all of them.
 func (Kernel) Routes(ctx context.Context, table uint32) ([]mesh.Route, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (Kernel) Routes(ctx context.Context, table uint32) ([]mesh.Route, error) {
 			return nil, fmt.Errorf("list routes of table %d: %w", table, err)
 		}
 		for _, r := range list {
-			route := mesh.Route{Table: table}
+			route := mesh.Route{Table: uint32(r.Table)}
 			if r.Dst != nil {
 				route.To, _ = netip.AddrFromSlice(r.Dst.IP)
 			}

@@ -74,7 +74,7 @@ func removeCgroups(ctx context.Context, name string) error {
 	for _, root := range roots {
 		dir := filepath.Join(root, name)
 		err := unix.Rmdir(dir)
-		for n := 0; errors.Is(err, unix.EBUSY) && n < 200 && pause(ctx) == nil; n++ {
+		for n := 0; errors.Is(err, unix.EBUSY) && n < 200 && pause(ctx, n) == nil; n++ {
 			err = unix.Rmdir(dir)
 		}
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EROFS) {
@@ -84,8 +84,9 @@ func removeCgroups(ctx context.Context, name string) error {
 	return nil
 }
 
-func pause(ctx context.Context) error {
-	timer := time.NewTimer(10 * time.Millisecond)
+// pause is short at first: mostly it is a matter of a millisecond.
+func pause(ctx context.Context, n int) error {
+	timer := time.NewTimer(min(time.Millisecond<<min(n, 4), 10*time.Millisecond))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -26,11 +26,16 @@ type Closed struct {
 	Least  uint32                   // the least user id of people
 	Allow  []enclave.UIDRange       // people who may be on the node
 	Places func() ([]string, error) // where people can leave files
+	Ports  []uint16                 // UDP ports of tunnels
 }
+
+// controlDirectory is wireguard-go's place for control sockets.
+const controlDirectory = "/var/run/wireguard"
 
 // Sources fills in the kinds that are not the network's.
 func (c Closed) Sources(network closed.Sources) closed.Sources {
 	network.Mounts, network.Processes, network.Files, network.IPC = c.mounts, c.processes, c.files, c.ipc
+	network.Sockets = Sockets{Least: c.Least, Allow: c.Allow, Ports: c.Ports, Control: controlDirectory}.List
 	return network
 }
 
@@ -42,15 +47,23 @@ func (c Closed) mounts(ctx context.Context) ([]string, error) {
 	return subtree.Watched(c.View, mounts), nil
 }
 
+// keeperName is what the kernel calls a keeper's process.
+const keeperName = "enclave-keeper"
+
 // processes leaves the process ids out: a daemon that was started anew is no difference.
 func (c Closed) processes(context.Context) ([]string, error) {
-	list, err := Foreign(c.Least, c.Allow)
+	all, err := process.List()
 	if err != nil {
 		return nil, err
 	}
 	var lines []string
-	for _, p := range list {
+	for _, p := range foreign(all, c.Least, c.Allow) {
 		lines = append(lines, fmt.Sprintf("uid %d %q", p.UID, p.Title))
+	}
+	for _, p := range all {
+		if p.UID == 0 && p.Name == keeperName {
+			lines = append(lines, fmt.Sprintf("uid 0 %q", p.Name))
+		}
 	}
 	return lines, nil
 }

@@ -13,7 +13,7 @@ import (
 
 // Network lists the network's part of a closed state.
 func Network() closed.Sources {
-	return closed.Sources{Links: links, Rules: rules, Tables: filter.Kernel{}.Names}
+	return closed.Sources{Links: links, Rules: rules, Routes: routes, Tables: filter.Kernel{}.Names}
 }
 
 func links(context.Context) ([]string, error) {
@@ -39,6 +39,21 @@ func rules(ctx context.Context) ([]string, error) {
 	for _, r := range all {
 		if r.Ours() {
 			ours = append(ours, r.String())
+		}
+	}
+	return ours, nil
+}
+
+// routes are those in tables of ours, whatever job's.
+func routes(ctx context.Context) ([]string, error) {
+	all, err := link.Kernel{}.Routes(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	var ours []string
+	for _, r := range all {
+		if mesh.IsTable(r.Table) {
+			ours = append(ours, fmt.Sprintf("table %#x: %s dev %s", r.Table, r.To, r.Device))
 		}
 	}
 	return ours, nil

@@ -2,15 +2,19 @@ package survey_test
 
 import (
 	"context"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/closed"
@@ -22,6 +26,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/survey"
 	"github.com/slurm-enclave/slurm-enclave/internal/journal"
+	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 	"github.com/slurm-enclave/slurm-enclave/internal/subtree"
 )
 
@@ -145,22 +150,25 @@ func TestFacts(t *testing.T) {
 
 // TestClosed leaves one thing of each kind behind; each shows, and nothing when it is gone.
 func TestClosed(t *testing.T) {
-	if againtest.Outer(t, alone) {
+	if againtest.Outer(t, alone|unix.CLONE_NEWNET) {
 		return
 	}
 	require.NoError(t, unix.Mount("tmpfs", "/mnt", "tmpfs", 0, "mode=0755"))
+	require.NoError(t, unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"))
 	for _, dir := range []string{"/mnt/run/gate", "/mnt/tmp", "/mnt/lib"} {
 		require.NoError(t, os.MkdirAll(dir, 0o700))
 	}
 	none := func(context.Context) ([]string, error) { return nil, nil }
+	network := survey.Network()
+	network.Tables = none // nftables may not be had here; the epilogs of the lab list them
 	places := func() ([]string, error) { return []string{"/mnt/spool", "/mnt/none"}, nil }
 	put(t, "/mnt/spool/cron/bob", "")
 	require.NoError(t, os.Lchown("/mnt/spool/cron/bob", alice+1, alice+1))
 	view := subtree.Config{Root: "/mnt/hidden/fs", FSType: "ext4", Public: "/mnt/lustre", Temps: []subtree.Temp{{Path: "/mnt/tmp"}}}
 	node := closed.Node{
 		Store: survey.Record{Path: "/mnt/lib/closed.json", Trust: file.Trust{Top: "/mnt"}}, Boot: process.BootID,
-		Sources: survey.Closed{View: view, Run: "/mnt/run", Ignore: []string{"7.0"}, Least: 1000, Places: places}.
-			Sources(closed.Sources{Links: none, Rules: none, Tables: none}),
+		Sources: survey.Closed{View: view, Run: "/mnt/run", Ignore: []string{"7.0"}, Least: 1000, Places: places, Ports: []uint16{51820}}.
+			Sources(network),
 		Clean: func(context.Context) error { return nil },
 	}
 	require.NoError(t, node.Close(t.Context()))
@@ -192,6 +200,8 @@ func TestClosed(t *testing.T) {
 	assert.Equal(t, []string{"closed.mounts"}, failed())
 	require.NoError(t, mount.Host{}.Unmount(t.Context(), "/mnt/tmp"))
 
+	leaveNetwork(t, failed)
+
 	id, err := unix.SysvShmGet(unix.IPC_PRIVATE, 4096, unix.IPC_CREAT|0o600)
 	require.NoError(t, err)
 	assert.Empty(t, failed(), "root's own is not a user's")
@@ -209,4 +219,96 @@ func TestClosed(t *testing.T) {
 	assert.Equal(t, []string{"closed.processes"}, failed())
 	require.NoError(t, process.Kill(t.Context(), []enclave.UIDRange{{Start: alice, Count: 1}}, 1000))
 	assert.Empty(t, failed())
+}
+
+// leaveNetwork leaves one thing of each of the network's kinds behind.
+func leaveNetwork(t *testing.T, failed func() []string) {
+	t.Helper()
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkSetUp(lo))
+	require.Empty(t, failed())
+
+	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: mesh.Name(7)}}
+	require.NoError(t, netlink.LinkAdd(link))
+	assert.Equal(t, []string{"closed.links"}, failed())
+	require.NoError(t, netlink.LinkDel(link))
+
+	for _, to := range []string{"10.9.9.9/32", "fd09::9/128"} {
+		destination := net.IPNet{IP: netip.MustParsePrefix(to).Addr().AsSlice(), Mask: net.CIDRMask(netip.MustParsePrefix(to).Bits(), netip.MustParsePrefix(to).Addr().BitLen())}
+		route := &netlink.Route{Table: int(mesh.Table(7)), Dst: &destination, LinkIndex: lo.Attrs().Index}
+		require.NoError(t, netlink.RouteAdd(route))
+		assert.Equal(t, []string{"closed.routes"}, failed(), to)
+		require.NoError(t, netlink.RouteDel(route))
+		route.Table = 4242
+		require.NoError(t, netlink.RouteAdd(route))
+		assert.Empty(t, failed(), "a table of the site's is not ours")
+	}
+
+	tunnel, err := net.ListenUDP("udp4", &net.UDPAddr{Port: 51820})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"closed.sockets"}, failed())
+	require.NoError(t, tunnel.Close())
+	put(t, "/run/wireguard/enc7.sock", "")
+	put(t, "/run/wireguard/wg0.sock", "")
+	assert.Equal(t, []string{"closed.sockets"}, failed(), "a keeper's control socket")
+	require.NoError(t, os.Remove("/run/wireguard/enc7.sock"))
+	assert.Empty(t, failed(), "the site's own is not ours")
+
+	for _, network := range []string{"tcp4", "tcp6", "udp4", "udp6"} {
+		domain, kind := unix.AF_INET, unix.SOCK_STREAM
+		if strings.HasSuffix(network, "6") {
+			domain = unix.AF_INET6
+		}
+		if strings.HasPrefix(network, "udp") {
+			kind = unix.SOCK_DGRAM
+		}
+		fd, err := unix.Socket(domain, kind, 0)
+		require.NoError(t, err)
+		var at unix.Sockaddr = &unix.SockaddrInet4{Port: 7777}
+		if domain == unix.AF_INET6 {
+			at = &unix.SockaddrInet6{Port: 7777}
+		}
+		require.NoError(t, unix.Bind(fd, at))
+		if kind == unix.SOCK_STREAM {
+			require.NoError(t, unix.Listen(fd, 1))
+		}
+		assert.Empty(t, failed(), "root's own is not a user's")
+		require.NoError(t, unix.Fchown(fd, alice, alice))
+		assert.Equal(t, []string{"closed.sockets"}, failed(), network+" of a user, in the hands of root")
+		require.NoError(t, unix.Close(fd))
+	}
+	assert.Empty(t, failed())
+}
+
+func FuzzParseSockets(f *testing.F) {
+	for _, name := range []string{"tcp", "tcp6", "udp", "raw"} {
+		b, err := os.ReadFile("/proc/net/" + name)
+		require.NoError(f, err)
+		f.Add(string(b))
+	}
+	f.Add("  sl  local_address rem_address\n   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  2001 0 77 1\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		list, err := survey.ParseSockets(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		for _, s := range list {
+			require.True(t, s.Local.IsValid())
+		}
+	})
+}
+
+func TestParseSockets(t *testing.T) {
+	list, err := survey.ParseSockets(strings.NewReader("head\n   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  2001        0 77 1 0 100 0\n" +
+		"   1: 000080FE00000000FF565486D2F8E9FE:C7DC 0 07 0 0 0 0 0 0 2\n"))
+	require.NoError(t, err)
+	assert.Equal(t, []survey.Socket{
+		{Local: netip.MustParseAddrPort("127.0.0.1:8080"), UID: 2001, Inode: 77},
+		{Local: netip.MustParseAddrPort("[fe80::8654:56ff:fee9:f8d2]:51164")},
+	}, list)
+	for _, bad := range []string{"head\n 0: 0100007F\n", "head\n0: 0100007F 0 0 0 0 0 0 0 0\n", "head\n0: 01:1 0 0 0 0 0 x 0 0\n"} {
+		_, err := survey.ParseSockets(strings.NewReader(bad))
+		require.Error(t, err, bad)
+	}
 }
