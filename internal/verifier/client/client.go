@@ -29,6 +29,7 @@ import (
 // Times of a call. The context may end it sooner.
 const (
 	dialTimeout  = 3 * time.Second
+	idleTimeout  = 110 * time.Second // less than the server's
 	firstPause   = 100 * time.Millisecond
 	longestPause = 2 * time.Second
 	longestCall  = 150 * time.Second
@@ -65,7 +66,7 @@ type Client struct {
 // New makes a client; it does not call yet.
 func New(o Options) *Client {
 	c := &Client{opt: o, base: "https://" + o.Address}
-	t := &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
+	t := &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: idleTimeout}
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	if o.Socket != "" {
 		c.base = "http://enclaved"
