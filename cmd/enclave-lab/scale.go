@@ -34,7 +34,7 @@ func scaleCommand() *cobra.Command {
 	f.BoolVar(&o.Lost, "lost", false, "the last node takes a nonce and is never heard of again")
 	f.BoolVar(&o.Twice, "twice", false, "the first node posts its evidence twice, and then another")
 	f.BoolVar(&o.Cold, "cold", false, "enclaved has never seen the chips' certificates")
-	f.StringVar(&o.Profile, "profile", "", "directory for the profiles of enclaved, cpu.pprof and heap.pprof")
+	f.StringVar(&o.Profile, "profile", "", "directory for the profiles of enclaved: cpu.pprof, heap.pprof, memory.txt")
 	return c
 }
 
