@@ -35,7 +35,7 @@ func mpiProgram(name string) string { return filepath.Join(programs(), suite(), 
 
 // up are the arguments that bring up the suite's lab with so many nodes.
 func up(nodes int) []string {
-	return []string{"up", "--nodes", strconv.Itoa(nodes), "--plain", "2", "--suite", suite()}
+	return []string{"up", "--nodes", strconv.Itoa(nodes), "--plain", "2", "--suite", suite(), "--slurmrestd", "--driver", "cli"}
 }
 
 func TestMain(m *testing.M) {
@@ -47,6 +47,9 @@ func TestMain(m *testing.M) {
 	}
 	if what := os.Getenv(escapeIn); what != "" {
 		os.Exit(escapeMain(what, os.Args[1:]))
+	}
+	if kind := os.Getenv(driverIn); kind != "" {
+		os.Exit(driverMain(kind, os.Args[1:]))
 	}
 	os.Exit(runAll(m))
 }

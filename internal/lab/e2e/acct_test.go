@@ -1,0 +1,112 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+type acctLine struct {
+	Job      uint32  `json:"job"`
+	Restart  *uint32 `json:"restart"`
+	User     string  `json:"user"`
+	State    *string `json:"state"`
+	Verdict  string  `json:"verdict"`
+	Attested *int    `json:"nodes_attested"`
+	Receipt  *string `json:"receipt"`
+	Name     string  `json:"name"`
+}
+
+// acctOf are the lines of one job, as a user is shown them.
+func acctOf(t *testing.T, user, id string, options ...string) []acctLine {
+	t.Helper()
+	var list struct{ Jobs []acctLine }
+	argv := append([]string{"enclave", "acct", "--since=1d", "--format=json"}, options...)
+	require.NoError(t, json.Unmarshal([]byte(must(t, "login", user, argv...)), &list))
+	var lines []acctLine
+	for _, l := range list.Jobs {
+		if fmt.Sprint(l.Job) == id {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+// Accounting and ledger, joined: before and after the end, each start of a requeued job by itself, and
+// jobs outside enclaves as such.
+func TestAcctJoinsAccountingWithTheLedger(t *testing.T) {
+	idle(t)
+	const evil = "=cmd|' /C calc'!A0\n1|x"
+	id := submit(t, "alice", "srun true; sleep 60", "--partition=cpu-sev", "--nodes=2", "--job-name="+evil)
+	plain := submit(t, "alice", "true", "--partition=cpu")
+	started(t, id, "alice", "n1")
+	running := acctOf(t, "alice", id)
+	require.Len(t, running, 1)
+	assert.Equal(t, "simulated", running[0].Verdict)
+	assert.Equal(t, "RUNNING", *running[0].State)
+	assert.Equal(t, 2, *running[0].Attested)
+	assert.Nil(t, running[0].Receipt, "not before it is over")
+	assert.Equal(t, evil, running[0].Name)
+
+	must(t, "n0", "root", "scontrol", "requeue", id)
+	eventually(t, 90*time.Second, func() bool { return field(t, id, "Restarts") == "1" && field(t, id, "JobState") == "RUNNING" },
+		func() string { return must(t, "n0", "root", "scontrol", "show", "job", id) })
+	started(t, id, "alice", "n1")
+	must(t, "n0", "root", "scancel", id)
+	await(t, id, "CANCELLED")
+	idle(t)
+	var lines []acctLine
+	eventually(t, 60*time.Second, func() bool {
+		lines = acctOf(t, "alice", id)
+		return len(lines) == 2 && lines[0].Receipt != nil && lines[1].Receipt != nil
+	}, func() string { b, _ := json.MarshalIndent(lines, "", " "); return string(b) })
+	for i, l := range lines {
+		assert.EqualValues(t, i, *l.Restart, "each start once, in order")
+		assert.Equal(t, "simulated", l.Verdict)
+		assert.Equal(t, "alice", l.User)
+	}
+	assert.Equal(t, "REQUEUED", *lines[0].State)
+	assert.Contains(t, *lines[1].State, "CANCELLED")
+	await(t, plain, "COMPLETED")
+	outside := acctOf(t, "alice", plain)
+	require.Len(t, outside, 1)
+	assert.Equal(t, "none", outside[0].Verdict)
+	assert.Nil(t, outside[0].Attested)
+
+	t.Run("everybody sees what they may", func(t *testing.T) {
+		assert.Empty(t, acctOf(t, "bob", id))
+		assert.Empty(t, acctOf(t, "bob", id, "--account=digimed"))
+		assert.Len(t, acctOf(t, "root", id), 2)
+		assert.Empty(t, acctOf(t, "root", id, "--account=astro"))
+		assert.Empty(t, acctOf(t, "root", id, "--own"))
+		assert.Equal(t, 7, on(t, "login", "carol", "enclave", "report", id).status)
+		must(t, "n0", "root", "sacctmgr", "-i", "add", "coordinator", "account=digimed", "names=carol")
+		t.Cleanup(func() {
+			must(t, "n0", "root", "sacctmgr", "-i", "delete", "coordinator", "where", "account=digimed", "names=carol")
+		})
+		assert.Len(t, acctOf(t, "carol", id), 2, "who coordinates the account")
+		assert.Zero(t, on(t, "login", "carol", "enclave", "report", id).status)
+	})
+	t.Run("text and CSV", func(t *testing.T) {
+		screen := must(t, "login", "alice", "enclave", "acct", "--since=1d")
+		assert.True(t, strings.HasPrefix(screen, "SIMULATED: "), screen)
+		assert.Contains(t, screen, "none")
+		rows, err := csv.NewReader(strings.NewReader(must(t, "login", "alice", "enclave", "acct", "--since=1d", "--format=csv"))).ReadAll()
+		require.NoError(t, err)
+		var names []string
+		for _, r := range rows {
+			if r[0] == id {
+				names = append(names, r[len(r)-1])
+			}
+		}
+		assert.Equal(t, []string{"'=cmd|' /C calc'!A0?1|x", "'=cmd|' /C calc'!A0?1|x"}, names)
+	})
+}

@@ -1,0 +1,90 @@
+package slurm_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
+)
+
+func TestActs(t *testing.T) {
+	t.Parallel()
+	evil := `enclave={"v":"refused","t":"it's; $(reboot) ` + "`x`" + `, State=RESUME"}` + "\nline"
+	for _, c := range []struct {
+		name string
+		act  func(context.Context, *slurm.CLI) error
+		want string
+	}{
+		{"drain", func(ctx context.Context, c *slurm.CLI) error {
+			return c.Drain(ctx, "k1", "enclave:E220 report, \"x\"\nState=RESUME \x1b[1m")
+		}, `scontrol ["update" "NodeName=k1" "State=DRAIN" "Reason=enclave:E220 report, \"x\"?State=RESUME ?[1m"]`},
+		{"resume", func(ctx context.Context, c *slurm.CLI) error { return c.Resume(ctx, "k1") }, `scontrol ["update" "NodeName=k1" "State=RESUME"]`},
+		{"requeue", func(ctx context.Context, c *slurm.CLI) error { return c.Requeue(ctx, 4) }, `scontrol ["requeue" "4"]`},
+		{"notify", func(ctx context.Context, c *slurm.CLI) error { return c.Notify(ctx, 4, "enclave: E102\nno -x") }, `scontrol ["notify" "4" "enclave: E102?no -x"]`},
+		{"cancel", func(ctx context.Context, c *slurm.CLI) error { return c.Cancel(ctx, 4) }, `scancel ["4"]`},
+		{
+			"text while the job lives", func(ctx context.Context, c *slurm.CLI) error { return c.SetAdminComment(ctx, 4, evil) },
+			fmt.Sprintf(`scontrol ["update" "JobId=4" %q]`, "AdminComment="+evil),
+		},
+		{
+			"text in accounting", func(ctx context.Context, c *slurm.CLI) error { return c.SetStoredComment(ctx, 4, slurm.Stored(evil)) },
+			fmt.Sprintf(`sacctmgr ["-i" "-Q" "modify" "job" "where" "jobid=4" "set" %q]`, "AdminComment="+slurm.Stored(evil)),
+		},
+	} {
+		t.Run(c.name+" is one command with fixed arguments", func(t *testing.T) {
+			t.Parallel()
+			cli, s := said()
+			require.NoError(t, c.act(t.Context(), cli))
+			assert.Equal(t, []string{c.want}, s.asked)
+		})
+	}
+	for _, name := range []string{"", "k1,k2", "k[1-9]", "ALL State=DOWN", "-k1", "k1\nk2", "../k1"} {
+		t.Run(fmt.Sprintf("node name %q reaches no command", name), func(t *testing.T) {
+			t.Parallel()
+			cli, s := said()
+			require.Error(t, cli.Drain(t.Context(), name, "enclave:E220 x"))
+			require.Error(t, cli.Resume(t.Context(), name))
+			_, err := cli.Node(t.Context(), name)
+			require.Error(t, err)
+			assert.Empty(t, s.asked)
+		})
+	}
+	t.Run("a drain without a reason is refused", func(t *testing.T) {
+		t.Parallel()
+		cli, s := said()
+		require.Error(t, cli.Drain(t.Context(), "k1", ""))
+		assert.Empty(t, s.asked)
+	})
+	t.Run("a text that sacctmgr would spoil is not sent", func(t *testing.T) {
+		t.Parallel()
+		for _, text := range []string{"JS1:H4sI", `{"a":1}`, "it's", `"x"`} {
+			cli, s := said()
+			require.ErrorIs(t, cli.SetStoredComment(t.Context(), 4, text), slurm.ErrLossy)
+			assert.Empty(t, s.asked)
+		}
+	})
+	t.Run("a text without end or with a zero byte is not sent", func(t *testing.T) {
+		t.Parallel()
+		cli, s := said()
+		require.Error(t, cli.SetAdminComment(t.Context(), 4, strings.Repeat("x", slurm.MaxText+1)))
+		require.Error(t, cli.SetStoredComment(t.Context(), 4, "a\x00"))
+		assert.Empty(t, s.asked)
+	})
+	t.Run("answers have names", func(t *testing.T) {
+		t.Parallel()
+		cli, _ := said(answer{stderr: "Job has already finished for job 1"}, answer{stderr: "Only batch jobs are accepted or processed for job 5"},
+			answer{stderr: "slurm_update error: Invalid node name specified"},
+			answer{stderr: "sacctmgr: accounting_storage/slurmdbd: acct_storage_p_modify_job: Request didn't affect anything or your user doesn't have privilege"},
+			answer{stderr: "slurm_update error: Access/permission denied"})
+		require.ErrorIs(t, cli.SetAdminComment(t.Context(), 1, "x"), slurm.ErrFinished)
+		require.ErrorIs(t, cli.Requeue(t.Context(), 5), slurm.ErrInteractive)
+		require.ErrorIs(t, cli.Drain(t.Context(), "k9", "enclave:E220 x"), slurm.ErrNoNode)
+		require.ErrorIs(t, cli.SetStoredComment(t.Context(), 5, "x"), slurm.ErrNoJob)
+		require.ErrorContains(t, cli.Drain(t.Context(), "k1", "enclave:E220 x"), "permission denied")
+	})
+}
