@@ -168,7 +168,7 @@ const foreign = `JS1:H4sIAaB/+= "quoted" it's | x`
 
 func contractOfJobs(t *testing.T, kind string) {
 	t.Helper()
-	id := submit(t, "alice", "sleep 300", "--partition=cpu", "--time=5", "--job-name=n|a\nJobState=COMPLETED", "--comment=JobId=1")
+	id := submit(t, "alice", "sleep 300", "--partition=cpu", "--time=5", "--job-name=n|a\n4|COMPLETED|State=FAILED", "--comment=JobId=1")
 	t.Cleanup(func() { on(t, "n0", "root", "scancel", id) })
 	await(t, id, "RUNNING")
 	n, err := strconv.ParseUint(id, 10, 32)
