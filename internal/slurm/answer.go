@@ -18,10 +18,9 @@ type answer struct {
 	Errors []fault            `json:"errors"`
 	Jobs   *[]json.RawMessage `json:"jobs"` // slurmctld's and slurmdbd's have the same keys with other values
 	Nodes  *[]nodeAnswer      `json:"nodes"`
-	Status []struct {
-		Code  *number `json:"error_code"`
-		Error string  `json:"error"`
-	} `json:"status"` // of a requeue, for each job
+
+	Status  []outcome `json:"status"`  // of a requeue or a cancel, for each job
+	Results []outcome `json:"results"` // of an update
 }
 
 // fault is one error in an answer. They come with HTTP status 200, too [tried on 22.05].
@@ -104,14 +103,14 @@ func (a answer) fault() error {
 
 // refused looks at what became of each job of a list.
 func (a answer) refused() error {
-	for _, s := range a.Status {
-		if s.Code == nil || s.Code.Value == 0 {
+	for _, o := range slices.Concat(a.Status, a.Results) {
+		if o.Code == 0 {
 			continue
 		}
-		if named := errorOf(s.Code.Value); named != nil {
-			return named
+		if named := errorOf(o.Code); named != nil {
+			return fmt.Errorf("%w: slurmrestd: %s (%d)", named, job.Printable(o.Text, maxReason), o.Code)
 		}
-		return fmt.Errorf("slurmrestd: %s (%d)", job.Printable(s.Error, maxReason), s.Code.Value)
+		return fmt.Errorf("slurmrestd: %s (%d)", job.Printable(o.Text, maxReason), o.Code)
 	}
 	return nil
 }

@@ -290,6 +290,20 @@ func TestRESTWrites(t *testing.T) {
 		say := func(n int) reply {
 			return reply{http.StatusInternalServerError, fmt.Sprintf(`{"errors":[{"error_number":%d,"error":"x","description":"y","source":"z"}]}`, n)}
 		}
+		killed := func(code int) reply {
+			return reply{0, fmt.Sprintf(`{"errors":[],"status":[{"error":{"string":"x","code":%d,"message":"m"},"step_id":"4","job_id":{"set":true,"number":4}}]}`, code)}
+		}
+		again, _, _ := release(t, "26.05", map[string]reply{
+			"DELETE /slurm/v0.0.45/job/4": killed(2021), "DELETE /slurm/v0.0.45/job/5": killed(2017), "DELETE /slurm/v0.0.45/job/6": killed(2002), "DELETE /slurm/v0.0.45/job/7": killed(0),
+			"DELETE /slurm/v0.0.45/job/8": {body: `{"errors":[],"status":[{"error":{"string":"x"}}]}`},
+			"POST /slurm/v0.0.45/job/4":   {body: `{"errors":[],"results":[{"job_id":4,"error_code":2084,"error":"finished"}]}`},
+		})
+		require.NoError(t, again.Cancel(t.Context(), 4))
+		require.ErrorIs(t, again.Cancel(t.Context(), 5), slurm.ErrNoJob)
+		require.ErrorContains(t, again.Cancel(t.Context(), 6), "(2002)")
+		require.NoError(t, again.Cancel(t.Context(), 7))
+		require.ErrorContains(t, again.Cancel(t.Context(), 8), "without a code")
+		require.ErrorIs(t, again.SetAdminComment(t.Context(), 4, "x"), slurm.ErrFinished)
 		r, _, _ := release(t, "26.05", map[string]reply{
 			"POST /slurm/v0.0.45/job/4": say(2084), "DELETE /slurm/v0.0.45/job/4": say(2021), "DELETE /slurm/v0.0.45/job/5": say(2017),
 			"POST /slurm/v0.0.45/node/n9":      say(2018),

@@ -136,3 +136,41 @@ func (e *exitCode) UnmarshalJSON(b []byte) error {
 	*e = exitCode(parts.Code.Value<<8 | signal)
 	return nil
 }
+
+// outcome is what became of one job: {"error_code":0,"error":"..."}, or {"error":{"code":0,"string":"..."}} of a
+// cancel.
+type outcome struct {
+	Code uint64
+	Text string
+}
+
+// UnmarshalJSON reads both. One without a code is no success.
+func (o *outcome) UnmarshalJSON(b []byte) error {
+	var plain struct {
+		Code  *number         `json:"error_code"`
+		Error json.RawMessage `json:"error"`
+	}
+	if err := json.Unmarshal(b, &plain); err != nil {
+		return err
+	}
+	if plain.Code != nil {
+		*o = outcome{Code: plain.Code.Value}
+		return json.Unmarshal(orEmpty(plain.Error), &o.Text)
+	}
+	var nested struct {
+		Code *number `json:"code"`
+		Text string  `json:"string"`
+	}
+	if err := json.Unmarshal(plain.Error, &nested); err != nil || nested.Code == nil {
+		return errors.Join(errors.New("an outcome without a code"), err)
+	}
+	*o = outcome{Code: nested.Code.Value, Text: nested.Text}
+	return nil
+}
+
+func orEmpty(b json.RawMessage) json.RawMessage {
+	if b == nil {
+		return json.RawMessage(`""`)
+	}
+	return b
+}

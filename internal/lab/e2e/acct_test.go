@@ -48,8 +48,11 @@ func TestAcctJoinsAccountingWithTheLedger(t *testing.T) {
 	id := submit(t, "alice", "srun true; sleep 60", "--partition=cpu-sev", "--nodes=2", "--job-name="+evil)
 	plain := submit(t, "alice", "true", "--partition=cpu")
 	started(t, id, "alice", "n1")
-	running := acctOf(t, "alice", id)
-	require.Len(t, running, 1)
+	var running []acctLine
+	eventually(t, 30*time.Second, func() bool { // slurmctld tells slurmdbd when it finds the time
+		running = acctOf(t, "alice", id)
+		return len(running) == 1 && running[0].State != nil
+	}, func() string { b, _ := json.MarshalIndent(running, "", " "); return string(b) })
 	assert.Equal(t, "simulated", running[0].Verdict)
 	assert.Equal(t, "RUNNING", *running[0].State)
 	assert.Equal(t, 2, *running[0].Attested)
@@ -66,7 +69,7 @@ func TestAcctJoinsAccountingWithTheLedger(t *testing.T) {
 	var lines []acctLine
 	eventually(t, 60*time.Second, func() bool {
 		lines = acctOf(t, "alice", id)
-		return len(lines) == 2 && lines[0].Receipt != nil && lines[1].Receipt != nil
+		return len(lines) == 2 && lines[0].Receipt != nil && lines[1].Receipt != nil && lines[0].State != nil && lines[1].State != nil
 	}, func() string { b, _ := json.MarshalIndent(lines, "", " "); return string(b) })
 	for i, l := range lines {
 		assert.EqualValues(t, i, *l.Restart, "each start once, in order")
@@ -78,6 +81,7 @@ func TestAcctJoinsAccountingWithTheLedger(t *testing.T) {
 	await(t, plain, "COMPLETED")
 	outside := acctOf(t, "alice", plain)
 	require.Len(t, outside, 1)
+	require.NotNil(t, outside[0].State)
 	assert.Equal(t, "none", outside[0].Verdict)
 	assert.Nil(t, outside[0].Attested)
 

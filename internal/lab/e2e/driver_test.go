@@ -290,6 +290,13 @@ func contractOfAbsence(t *testing.T) {
 	require.NoError(t, labCommand("start", "n0", "slurmrestd").Run())
 	eventually(t, 30*time.Second, func() bool { return drive(t, "socket", "job", id, "").Err == "" }, func() string { return drive(t, "socket", "job", id, "").Err })
 
+	// What slurmctld has not written to the disk when it is killed is lost, the job's number included.
+	must(t, "n0", "root", "touch", "/run/marker")
+	fine(t, "cli", "set-comment", id, "to be saved")
+	eventually(t, 60*time.Second, func() bool {
+		return must(t, "n0", "root", "find", "/var/spool/slurmctld/job_state", "-newer", "/run/marker") != ""
+	},
+		func() string { return must(t, "n0", "root", "ls", "-la", "/var/spool/slurmctld") })
 	require.NoError(t, labCommand("stop", "n0", "slurmctld").Run())
 	t.Run("slurmctld", func(t *testing.T) {
 		for _, kind := range driverKinds() {
