@@ -120,7 +120,8 @@ func (s *supervisor) startController(ctx context.Context, n0 *computer) error {
 			return err
 		}
 	}
-	if err := n0.start(ctx, "slurmctld", "slurm", "slurmctld", "-D"); err != nil {
+	// A slurmctld that is killed early has saved little; 26.05 does not start on that without -i.
+	if err := n0.start(ctx, "slurmctld", "slurm", "slurmctld", "-D", "-i"); err != nil {
 		return err
 	}
 	return n0.until(ctx, machine.Program{Argv: []string{"scontrol", "ping"}}, func(out string) bool {

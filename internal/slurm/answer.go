@@ -127,7 +127,7 @@ func errorOf(n uint64) error {
 		return ErrFinished
 	case 2039: // ESLURM_BATCH_ONLY
 		return ErrInteractive
-	case 9003: // ESLURM_REST_EMPTY_RESULT
+	case 1900, 9003: // SLURM_NO_CHANGE_IN_DATA, ESLURM_REST_EMPTY_RESULT
 		return errEmpty
 	}
 	return nil

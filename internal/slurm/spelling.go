@@ -137,15 +137,19 @@ func (e *exitCode) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// outcome is what became of one job: {"error_code":0,"error":"..."}, or {"error":{"code":0,"string":"..."}} of a
-// cancel.
+// outcome is what became of one job: {"error_code":0,"error":"..."}, {"error":{"code":0,"string":"..."}} of a
+// cancel, or the words in which slurmdbd names the job that it has changed.
 type outcome struct {
 	Code uint64
 	Text string
 }
 
-// UnmarshalJSON reads both. One without a code is no success.
+// UnmarshalJSON reads all three. An object without a code is no success.
 func (o *outcome) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '"' {
+		*o = outcome{}
+		return json.Unmarshal(b, &o.Text)
+	}
 	var plain struct {
 		Code  *number         `json:"error_code"`
 		Error json.RawMessage `json:"error"`

@@ -73,8 +73,11 @@ func (c *CLI) SetStoredComment(ctx context.Context, id uint32, text string) erro
 	if Stored(text) != text {
 		return fmt.Errorf("%s: %w", what, ErrLossy)
 	}
-	return c.tell(ctx, what, "sacctmgr", "-i", "-Q", "modify", "job", "where", "jobid="+decimal(id),
-		"set", "AdminComment="+text)
+	err := c.tell(ctx, what, "sacctmgr", "-i", "-Q", "modify", "job", "where", "jobid="+decimal(id), "set", "AdminComment="+text)
+	if said, ok := errors.AsType[printed](err); ok && strings.Contains(said.Stderr(), "Data has not changed") {
+		return fmt.Errorf("%w: %w", ErrNoJob, err) // as 26.05 says that there was nothing to change
+	}
+	return err
 }
 
 // Stored is what sacctmgr makes of a text.
@@ -107,13 +110,16 @@ func (c *CLI) tell(ctx context.Context, what, program string, args ...string) er
 	return nil
 }
 
+// printed is a program that failed and said why.
+type printed interface {
+	error
+	Stderr() string
+}
+
 // classify gives a name to the answers that callers branch on. Slurm has no other sign than
 // its text; a text we do not know stays an error without a name, which nobody takes for a no.
 func classify(err error) error {
-	printed, ok := errors.AsType[interface {
-		error
-		Stderr() string
-	}](err)
+	said, ok := errors.AsType[printed](err)
 	if !ok {
 		return err
 	}
@@ -127,7 +133,7 @@ func classify(err error) error {
 		{"Only batch jobs are accepted", ErrInteractive},
 		{"Request didn't affect anything", ErrNoJob},
 	} {
-		if strings.Contains(printed.Stderr(), k.text) {
+		if strings.Contains(said.Stderr(), k.text) {
 			return fmt.Errorf("%w: %w", k.err, err)
 		}
 	}

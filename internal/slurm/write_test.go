@@ -86,5 +86,7 @@ func TestActs(t *testing.T) {
 		require.ErrorIs(t, cli.Drain(t.Context(), "k9", "enclave:E220 x"), slurm.ErrNoNode)
 		require.ErrorIs(t, cli.SetStoredComment(t.Context(), 5, "x"), slurm.ErrNoJob)
 		require.ErrorContains(t, cli.Drain(t.Context(), "k1", "enclave:E220 x"), "permission denied")
+		newest, _ := said(answer{stderr: "Error with request: Data has not changed since time specified"})
+		require.ErrorIs(t, newest.SetStoredComment(t.Context(), 5, "x"), slurm.ErrNoJob, "26.05")
 	})
 }
