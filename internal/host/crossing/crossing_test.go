@@ -46,7 +46,7 @@ func FuzzHold(f *testing.F) {
 const retry = 5 * time.Second
 
 func TestCrossedHandshakes(t *testing.T) {
-	for _, n := range []int{2, 8, 32} {
+	for _, n := range []int{2, 8, 16} {
 		for name, idle := range map[string]time.Duration{
 			"at first contact": 0, "after four minutes in which nobody spoke": 4 * time.Minute,
 		} {
@@ -63,9 +63,6 @@ func TestCrossedHandshakes(t *testing.T) {
 					assert.Less(t, took, 20*latency)
 				})
 			})
-			if n > 8 { // without, some packets of the 992 are not only late but gone: WireGuard's queues end
-				continue
-			}
 			t.Run(fmt.Sprintf("control: %d nodes that all speak at once %s wait for it", n, name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					_, all := mesh(t, n, false)

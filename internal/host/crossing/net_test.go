@@ -21,6 +21,10 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/crossing"
 )
 
+// kept holds on to all peers: wireguard-go has their queues emptied when they are collected, and
+// nobody outside of a bubble may touch its channels.
+var kept []*device.Peer
+
 // latency of the test's network, one way.
 const latency = time.Millisecond
 
@@ -139,6 +143,11 @@ func mesh(t *testing.T, n int, wrapped bool) (*ether, []*peer) {
 		}
 		require.NoError(t, p.device.IpcSet(config))
 		require.NoError(t, p.device.Up())
+		for _, o := range all {
+			if o != p {
+				kept = append(kept, p.device.LookupPeer(device.NoisePublicKey(o.key.PublicKey().Bytes())))
+			}
+		}
 		go p.listen()
 	}
 	return e, all

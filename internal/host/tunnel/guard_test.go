@@ -113,11 +113,11 @@ func TestGuard(t *testing.T) {
 			require.NotEmpty(t, n.read(goPath))
 			began := time.Now()
 			n.Run("sh", "-c", tc.change)
-			require.Eventually(t, func() bool { return strings.Contains(n.read(denyPath), tc.code) }, 5*time.Second, 10*time.Millisecond,
+			require.Eventually(t, func() bool { return strings.Contains(n.read(denyPath), tc.code) }, 30*time.Second, 10*time.Millisecond,
 				"%s", n.read(denyPath))
 			t.Logf("GO was gone %d ms after the command began", time.Since(began).Milliseconds())
 			assert.Empty(t, n.read(goPath))
-			require.Eventually(t, func() bool { return !n.hasDevice() }, 5*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return !n.hasDevice() }, 30*time.Second, 10*time.Millisecond)
 			tables := n.Run("nft", "list", "tables")
 			assert.Contains(t, tables, "enclave_closed")
 			assert.NotContains(t, tables, "enclave_4711", "its counters would begin at zero")
