@@ -23,7 +23,7 @@ CHARDEN   := -O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_S
 SPANK_C   := $(wildcard spank/*.c)
 SPANK_H   := $(wildcard spank/*.h)
 
-.PHONY: help leak build plugin test test-unit test-asan test-e2e test-vm matrix nightly lint bench bench-scale demo install install-files uninstall deps tools clean fuzz
+.PHONY: help leak build plugin test test-unit test-asan test-e2e test-vm matrix nightly lint bench bench-scale soak demo install install-files uninstall deps tools clean fuzz
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -83,7 +83,7 @@ test-vm: build
 lint: $(LINT)
 	$(LINT) run ./...
 	clang-format --dry-run -Werror $(SPANK_C) $(SPANK_H) $(wildcard scripts/mpi/*.c)
-	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/leak scripts/bench scripts/fuzz scripts/matrix scripts/nightly internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
+	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/leak scripts/bench scripts/fuzz scripts/matrix scripts/nightly scripts/soak internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
 	for f in $(SPANK_C); do $(CC) $(CWARN) -O2 -fanalyzer -DENCLAVE_VERSION='"$(VERSION)"' -fsyntax-only $$f || exit 1; done
 
 $(LINT):
@@ -99,6 +99,10 @@ bench: build
 bench-scale: $(BIN)/enclave-lab
 	@mkdir -p .cache/scale
 	$(BIN)/enclave-lab scale --nodes $(or $(N),1000) --dir .cache/scale $(SCALE)
+
+## soak     JOBS=200 in cpu-sev, one by one and in bursts with cancels: drained nodes, leftovers, receipts
+soak: build
+	scripts/soak
 
 ## demo     install what is missing, lab up, a real MPI job in cpu-sev, its report, lab down
 demo: deps

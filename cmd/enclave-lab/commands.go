@@ -15,7 +15,7 @@ func command(status *int) *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error { return lab.CheckName() },
 	}
-	root.AddCommand(upCommand(), suiteCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), scaleCommand(), enclavedCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
+	root.AddCommand(upCommand(), suiteCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), soakCommand(), scaleCommand(), enclavedCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
 	return root
 }
 
@@ -108,6 +108,18 @@ func benchCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return lab.Bench(c.Context(), repeat, c.OutOrStdout()) },
 	}
 	c.Flags().IntVar(&repeat, "repeat", 15, "runs in each partition")
+	return c
+}
+
+func soakCommand() *cobra.Command {
+	o := lab.SoakOptions{}
+	c := &cobra.Command{
+		Use: "soak", Short: "Run many jobs in cpu-sev, cancel some, and look at what is left", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return lab.Soak(c.Context(), o, c.OutOrStdout()) },
+	}
+	c.Flags().IntVar(&o.Jobs, "jobs", 200, "in all: three fifths one by one, the rest in bursts")
+	c.Flags().IntVar(&o.Together, "together", 20, "jobs of a burst, of which half are cancelled")
+	c.Flags().Uint64Var(&o.Seed, "seed", 1, "of sizes, and of who is cancelled when")
 	return c
 }
 
