@@ -45,7 +45,7 @@ func secretAttempts() []attempt {
 			name: "leave the job's cgroup", control: asRoot(),
 			try: `for f in $(find /sys/fs/cgroup -maxdepth 4 -name cgroup.procs 2>/dev/null); do echo $$ >$f && echo LOOT; done 2>&1 | sort | uniq -c | head -3`,
 		},
-		{name: "the tunnel's keys and settings from the kernel", try: `d=$(ip -o link | grep -o 'enc[0-9]*' | head -1); wg showconf $d && echo LOOT; ip link set $d mtu 1380 && echo LOOT`, control: asRoot()},
+		{name: "the tunnel's keys and settings from the kernel", try: `d=$(ip -o link | grep -o 'enc[0-9]*' | head -1); wg showconf $d && echo LOOT; ip link set $d alias loot && echo LOOT`, control: asRoot()},
 		{name: "take the fence down", try: `PATH=$PATH:/usr/sbin; nft list ruleset | grep -q enclave && echo LOOT; unshare -Urn nft list ruleset | grep enclave && echo LOOT`, control: asRoot()},
 		{name: "look at the node's closed state", try: `enclave host check | grep -E "pass|fail" && echo LOOT`, control: asRoot()},
 	}
