@@ -101,6 +101,11 @@ func (a answer) fault() error {
 	return fmt.Errorf("slurmrestd: %s", job.Printable(strings.Join(texts, "; "), maxReason))
 }
 
+// without is true when all that is wrong is that nothing was found: 26.05 calls that error number 0.
+func (a answer) without() bool {
+	return len(a.Errors) > 0 && !slices.ContainsFunc(a.Errors, func(f fault) bool { return f.Number == nil || !f.Number.Set || f.Number.Value != 0 })
+}
+
 // refused looks at what became of each job of a list.
 func (a answer) refused() error {
 	for _, o := range slices.Concat(a.Status, a.Results) {

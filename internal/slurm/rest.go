@@ -133,6 +133,9 @@ func (r *REST) do(ctx context.Context, o offer, d Duty, what string, body any) (
 	if err != nil {
 		return answer{}, err
 	}
+	if status == http.StatusNotModified { // as 26.05 says that slurmdbd knows no such record
+		return answer{}, errEmpty
+	}
 	a, err := parseAnswer(b)
 	switch {
 	case named(err):

@@ -204,6 +204,21 @@ func TestRESTNode(t *testing.T) {
 		_, err := r.Node(t.Context(), "n99")
 		require.ErrorIs(t, err, slurm.ErrNoNode)
 	})
+	t.Run("an unknown node of 26.05 is error number 0", func(t *testing.T) {
+		t.Parallel()
+		body := `{"nodes":[],"errors":[{"description":"Failure to query node n99","error_number":0,"error":"No error","source":"x"}]}`
+		r, _, _ := release(t, "26.05", map[string]reply{
+			"GET /slurm/v0.0.45/node/n99": {http.StatusInternalServerError, body}, "GET /slurm/v0.0.45/node/n98": {http.StatusInternalServerError, strings.Replace(body, ":0", ":1800", 1)},
+			"GET /slurm/v0.0.45/node/n97": {http.StatusInternalServerError, strings.Replace(body, `"nodes":[],`, "", 1)},
+		})
+		_, err := r.Node(t.Context(), "n99")
+		require.ErrorIs(t, err, slurm.ErrNoNode)
+		for _, name := range []string{"n98", "n97"} {
+			_, err = r.Node(t.Context(), name)
+			require.Error(t, err)
+			require.NotErrorIs(t, err, slurm.ErrNoNode, name)
+		}
+	})
 	t.Run("a name that is none reaches neither server nor command", func(t *testing.T) {
 		t.Parallel()
 		r, s, sc := release(t, "24.11", nil)
@@ -308,7 +323,7 @@ func TestRESTWrites(t *testing.T) {
 			"POST /slurm/v0.0.45/job/4": say(2084), "DELETE /slurm/v0.0.45/job/4": say(2021), "DELETE /slurm/v0.0.45/job/5": say(2017),
 			"POST /slurm/v0.0.45/node/n9":      say(2018),
 			"POST /slurm/v0.0.45/jobs/requeue": {body: `{"status":[{"job_id":4,"error_code":2039,"error":"Only batch"}],"errors":[]}`}, "POST /slurm/v0.0.45/node/n1": say(2002),
-			"POST /slurmdb/v0.0.45/job/4": say(9003),
+			"POST /slurmdb/v0.0.45/job/4": say(9003), "POST /slurmdb/v0.0.45/job/5": {status: http.StatusNotModified},
 		})
 		ctx := t.Context()
 		require.ErrorIs(t, r.SetAdminComment(ctx, 4, "x"), slurm.ErrFinished)
@@ -317,6 +332,7 @@ func TestRESTWrites(t *testing.T) {
 		require.ErrorIs(t, r.Drain(ctx, "n9", "enclave:E220 x"), slurm.ErrNoNode)
 		require.ErrorIs(t, r.Requeue(ctx, 4), slurm.ErrInteractive)
 		require.ErrorIs(t, r.SetStoredComment(ctx, 4, "x"), slurm.ErrNoJob)
+		require.ErrorIs(t, r.SetStoredComment(ctx, 5, "x"), slurm.ErrNoJob)
 		require.ErrorContains(t, r.Drain(ctx, "n1", "enclave:E220 x"), "(2002)")
 	})
 }

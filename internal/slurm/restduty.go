@@ -85,7 +85,7 @@ func (r *REST) Node(ctx context.Context, name string) (Node, error) {
 		return r.cli.Node(ctx, name)
 	}
 	var n Node
-	if err == nil {
+	if err == nil || a.without() {
 		n, err = a.node(name)
 	}
 	if err != nil {

@@ -45,7 +45,7 @@ func acctOf(t *testing.T, user, id string, options ...string) []acctLine {
 func TestAcctJoinsAccountingWithTheLedger(t *testing.T) {
 	idle(t)
 	const evil = "=cmd|' /C calc'!A0\n1|x"
-	id := submit(t, "alice", "srun true; sleep 60", "--partition=cpu-sev", "--nodes=2", "--job-name="+evil)
+	id := submit(t, "alice", "srun true; sleep 300", "--partition=cpu-sev", "--nodes=2", "--job-name="+evil)
 	plain := submit(t, "alice", "true", "--partition=cpu")
 	started(t, id, "alice", "n1")
 	var running []acctLine
