@@ -101,7 +101,8 @@ func (a answer) fault() error {
 	return fmt.Errorf("slurmrestd: %s", job.Printable(strings.Join(texts, "; "), maxReason))
 }
 
-// without is true when all that is wrong is that nothing was found: 26.05 calls that error number 0.
+// without is true when all that is wrong is that nothing was found: since 24.11 that is an error, with the errno of a
+// question to slurmctld that went well, and without a list.
 func (a answer) without() bool {
 	return len(a.Errors) > 0 && !slices.ContainsFunc(a.Errors, func(f fault) bool { return f.Number == nil || !f.Number.Set || f.Number.Value != 0 })
 }

@@ -204,12 +204,12 @@ func TestRESTNode(t *testing.T) {
 		_, err := r.Node(t.Context(), "n99")
 		require.ErrorIs(t, err, slurm.ErrNoNode)
 	})
-	t.Run("an unknown node of 26.05 is error number 0", func(t *testing.T) {
+	t.Run("an unknown node since 24.11 is error number 0", func(t *testing.T) {
 		t.Parallel()
-		body := `{"nodes":[],"errors":[{"description":"Failure to query node n99","error_number":0,"error":"No error","source":"x"}]}`
+		body := `{"errors":[{"description":"Failure to query node n99","error_number":0,"error":"No error","source":"x"}]}`
 		r, _, _ := release(t, "26.05", map[string]reply{
 			"GET /slurm/v0.0.45/node/n99": {http.StatusInternalServerError, body}, "GET /slurm/v0.0.45/node/n98": {http.StatusInternalServerError, strings.Replace(body, ":0", ":1800", 1)},
-			"GET /slurm/v0.0.45/node/n97": {http.StatusInternalServerError, strings.Replace(body, `"nodes":[],`, "", 1)},
+			"GET /slurm/v0.0.45/node/n97": {http.StatusInternalServerError, strings.Replace(body, `"error_number":0,`, "", 1)},
 		})
 		_, err := r.Node(t.Context(), "n99")
 		require.ErrorIs(t, err, slurm.ErrNoNode)

@@ -85,8 +85,11 @@ func (r *REST) Node(ctx context.Context, name string) (Node, error) {
 		return r.cli.Node(ctx, name)
 	}
 	var n Node
-	if err == nil || a.without() {
+	switch {
+	case err == nil:
 		n, err = a.node(name)
+	case a.without() && a.Nodes == nil:
+		err = fmt.Errorf("%w: %w", ErrNoNode, err)
 	}
 	if err != nil {
 		return Node{}, fmt.Errorf("read node %s: %w", name, err)
