@@ -29,7 +29,7 @@ func run(log *logrus.Logger) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	err := cli.NewRootCommand(os.Stdout, os.Stderr, release.Version, open,
-		cli.NewNodeCommand(node()), cli.NewHostCommand(host(log)), cli.NewCertsCommand(storehouse()), cli.NewOkCommand(facts), cli.NewDoctorCommand(open, storehouse(), ground),
+		cli.NewNodeCommand(node()), cli.NewHostCommand(host(log)), cli.NewStorageCommand(tree{}, estate), cli.NewCertsCommand(storehouse()), cli.NewOkCommand(facts), cli.NewDoctorCommand(open, storehouse(), ground),
 		cli.NewAcctCommand(open, sacct(), time.Now), cli.NewBenchCommand(benchmarks())).ExecuteContext(ctx)
 	if err == nil {
 		return cli.ExitOK

@@ -83,6 +83,11 @@ func explainStorage() []Explanation {
 		{"E315", "The list of directories in which users can leave files is missing on the node.", effectAfter, "enclave host close makes it, at boot; after an upgrade run it while the node is idle."},
 		{"E316", "Files or mounts that the job left on the node's own disks could not be removed.", effectAfter, "Delete what the reason names, then enclave host check; or reboot."},
 		{"E317", "The kernel's keyrings of the job's user could not be emptied.", effectAfter, "Reboot the node."},
+		{"E318", "The tenant's directory is not registered by its FID, which backend lustre proves mounts by.", effectGate, "Admin: enclave storage register TENANT, then enclaved reads tenants.yaml again."},
+		{"E319", "What was mounted is not the directory that is registered for the tenant.", effectGate, "Admin: was the directory replaced or the file system restored? Look, then enclave storage register TENANT."},
+		{"E320", "mount.lustre could not mount the tenant's directory.", effectDrained, "Try it by hand on the node: mount -t lustre; are the servers reachable?"},
+		{"E321", "The mount leaves a way out of the subtree open: the whole file system, .lustre, user_fid2path, or no nosuid,nodev.", effectDrained, "Correct storage.lustre.options; look at the mount on the node."},
+		{"E322", "The view has a lower level of assurance than storage.assurance wants.", effectGate, "Have the servers hold the tenant's nodemap (enclave storage nodemap TENANT), or lower storage.assurance."},
 	}
 }
 

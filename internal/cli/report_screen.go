@@ -200,7 +200,11 @@ func storageLine(s api.Storage) string {
 	if s.Backend == "" {
 		return "not told"
 	}
-	return fmt.Sprintf("%s: subtree %s at %s; assurance %s; transport %s", s.Backend, s.Subtree, s.Public, or(s.Assurance, "not told"), or(s.Transport, "not told"))
+	line := fmt.Sprintf("%s: subtree %s at %s; assurance %s; transport %s", s.Backend, s.Subtree, s.Public, or(s.Assurance, "not told"), or(s.Transport, "not told"))
+	if len(s.Visible) > 0 {
+		line += "; visible, too: " + strings.Join(s.Visible, ", ")
+	}
+	return line
 }
 
 // phases is the order in which a node passes them; others follow by name.

@@ -94,19 +94,51 @@ func (n Network) check() error {
 
 func (s Storage) check() error {
 	errs := []error{
-		need(s.Backend != "lustre", "storage.backend: lustre is not in this release: write bind, and mount the file system at storage.source"),
-		oneOf("storage.backend", s.Backend, "bind"),
-		need(s.Magic() != 0, "storage.fstype: "+s.FSType+" is not a type whose mount can be proved"),
-		absolute("storage.source", s.Source), absolute("storage.public", s.Public),
+		oneOf("storage.backend", s.Backend, "bind", "lustre"),
+		need(s.Isolation != "namespace", "storage.isolation: namespace is not in this release: nodes of an enclave partition are one job's at a time (OverSubscribe=EXCLUSIVE)"),
+		oneOf("storage.isolation", s.Isolation, "node"),
+		s.checkBackend(), absolute("storage.public", s.Public), oneOf("storage.assurance", s.Assurance, "L1", "L2"),
 		oneOf("storage.home.own", s.Home.Own, "tenant", "user", "site"), absolute("storage.home.public", s.Home.Public),
 		need(s.TmpSize >= 1<<20, "storage.tmp_size: less than 1MiB"),
 		oneOf("storage.transport", s.Transport, "fabric-trusted", "ssk", "wireguard"),
-		need(!beneath(s.Public, s.Source) && !beneath(s.Source, s.Public), "storage: public and source lie in each other"),
 	}
 	for _, v := range s.Visible {
 		errs = append(errs, absolute("storage.visible", v))
 	}
 	return first(errs...)
+}
+
+// checkBackend holds each backend to its own keys: those of the other would look as if they were in
+// force.
+func (s Storage) checkBackend() error {
+	l := s.Lustre
+	if s.Backend != "lustre" {
+		return first(
+			need(l.Source == "" && len(l.Options) == 0 && l.Canary == enclave.FID{}, "storage.lustre: is for storage.backend: lustre"),
+			need(s.Assurance != "L2", "storage.assurance: a bind mount has L1; L2 needs storage.backend: lustre"),
+			need(s.Magic() != 0, "storage.fstype: "+s.FSType+" is not a type whose mount can be proved"),
+			absolute("storage.source", s.Source),
+			need(!beneath(s.Public, s.Source) && !beneath(s.Source, s.Public), "storage: public and source lie in each other"))
+	}
+	nids, fs, ok := strings.Cut(l.Source, ":/")
+	for _, o := range l.Options {
+		if err := checkOption(o); err != nil {
+			return err
+		}
+	}
+	return first(
+		need(ok && nids != "" && fs != "" && !strings.ContainsAny(l.Source, " ,\t\n") && !strings.Contains(fs, "/"),
+			fmt.Sprintf("storage.lustre.source: %q, want MGSNID[:MGSNID...]:/FSNAME", l.Source)),
+		need(s.Source == "", "storage.source: is for storage.backend: bind; a node of backend lustre has no mount of the whole file system"),
+		need(s.FSType == "lustre", "storage.fstype: backend lustre wants lustre"),
+		need(s.Assurance != "L2" || l.Canary != enclave.FID{}, "storage.assurance: L2 is tried with storage.lustre.canary"))
+}
+
+// checkOption refuses mount options that open what the view closes.
+func checkOption(o string) error {
+	name, _, _ := strings.Cut(o, "=")
+	open := []string{"suid", "dev", "user_fid2path", "context", "fscontext", "defcontext", "rootcontext", "remount", "bind", ""}
+	return need(!slices.Contains(open, name) && !strings.ContainsAny(o, ", \t\n"), fmt.Sprintf("storage.lustre.options: %q can't be one", o))
 }
 
 // check keeps the times in the order that Slurm needs: barrier and teardown end before

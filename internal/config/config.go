@@ -98,14 +98,24 @@ type Service struct {
 
 // Storage is the job's view of data.
 type Storage struct {
-	Backend   string   `yaml:"backend"`   // bind
-	Source    string   `yaml:"source"`    // mount point of the file system; its parent is root's alone (0700)
+	Backend   string   `yaml:"backend"`   // bind or lustre
+	Isolation string   `yaml:"isolation"` // node: the view is the whole node's, which is the job's alone
+	Source    string   `yaml:"source"`    // of bind: mount point of the file system; its parent is root's alone (0700)
+	Lustre    Lustre   `yaml:"lustre"`    // of lustre
 	FSType    string   `yaml:"fstype"`    // what must be mounted there, as mountinfo spells it
 	Public    string   `yaml:"public"`    // where the job sees its subtree
 	Visible   []string `yaml:"visible"`   // other network mounts that a job may see
 	Home      Home     `yaml:"home"`      // what stands at /home
 	TmpSize   Size     `yaml:"tmp_size"`  // of the job's own /tmp, /var/tmp and /dev/shm together
 	Transport string   `yaml:"transport"` // fabric-trusted, ssk or wireguard
+	Assurance string   `yaml:"assurance"` // the least that a job's view must have: L1 or L2
+}
+
+// Lustre is where a node's sub-directory mounts come from.
+type Lustre struct {
+	Source  string      `yaml:"source"`  // MGSNID[:MGSNID...]:/FSNAME
+	Options []string    `yaml:"options"` // of mount.lustre, beside nosuid and nodev
+	Canary  enclave.FID `yaml:"canary"`  // a file of root's outside of all subtrees, to try the servers with
 }
 
 // Home is whose home directories a job sees.
@@ -172,7 +182,7 @@ func Default() Config {
 		},
 		Network: Network{Port: 51820, Interactive: "allow"},
 		Storage: Storage{
-			Backend: "bind", FSType: "lustre", Public: "/lustre", Home: Home{Own: "user", Public: "/home"},
+			Backend: "bind", Isolation: "node", Assurance: "L1", FSType: "lustre", Public: "/lustre", Home: Home{Own: "user", Public: "/home"},
 			TmpSize: 4 << 30, Transport: "fabric-trusted",
 		},
 		Limits: Limits{LifetimeHours: 24, BarrierSeconds: 60, NonceSeconds: 60, ReceiptSeconds: 120, RenewSeconds: 600, RenewGraceSeconds: 1800},

@@ -12,6 +12,8 @@ import (
 
 	"github.com/slurm-enclave/slurm-enclave/internal/closed"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ground"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/survey"
 	"github.com/slurm-enclave/slurm-enclave/internal/job"
 	"github.com/slurm-enclave/slurm-enclave/internal/journal"
 	"github.com/slurm-enclave/slurm-enclave/internal/stage"
@@ -47,11 +49,39 @@ func NodeEpilog(ctx context.Context, log *logrus.Logger, env func(string) string
 	}
 	// After a requeue Slurm already shows the next start's count: the journals know better.
 	status := exitFine
+	if n.anothers() {
+		return n.leave()
+	}
 	for _, start := range n.starts() {
 		n.job.JobKey, n.journal, n.phases = start, nil, map[string]int64{}
 		status = max(status, n.close(ctx))
 	}
 	return status
+}
+
+// anothers says whether the node is another job's that lives, and this one was refused for it: what
+// is open here is the other's to close.
+func (n *node) anothers() bool {
+	own, err := journal.List(RunDir, n.job.Cluster)
+	if err != nil || slices.ContainsFunc(own, func(k enclave.JobKey) bool { return k.Job == n.job.Job }) {
+		return false
+	}
+	facts, err := survey.Facts(n.job.JobKey, RunDir, uidMin, nil)
+	if err != nil {
+		return false
+	}
+	_, r := ground.Decide(facts)
+	return r != nil && r.Code == ground.CodeSuspended
+}
+
+// leave takes back what this job was told, and nothing else.
+func (n *node) leave() int {
+	if err := n.gate.Remove(n.job.Job); err != nil {
+		n.log.WithError(err).Error("gate files not removed")
+		return exitBroken
+	}
+	n.log.Info("nothing of this job is here; the node is another job's")
+	return exitFine
 }
 
 // starts are the starts of this job that have a journal here, or the one that Slurm names when

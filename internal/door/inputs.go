@@ -98,6 +98,10 @@ func viewConfig(c config.Config) subtree.Config {
 		},
 		Covers: []string{"/dev/infiniband"},
 	}
+	if s.Backend == subtree.BackendLustre {
+		view.Backend, view.Source, view.Options, view.Canary = s.Backend, s.Lustre.Source, s.Lustre.Options, s.Lustre.Canary
+		view.Root, view.Least = "", s.Assurance
+	}
 	if s.Home.Own != "site" {
 		view.Home = s.Home.Public
 	}
@@ -106,7 +110,7 @@ func viewConfig(c config.Config) subtree.Config {
 
 // view is the job's own: its tenant's subtree from the signed roster.
 func (n *node) view() (subtree.Plan, error) {
-	r := subtree.Request{Job: n.job.JobKey, UID: n.job.UID, SubUIDs: n.subuids, Subtree: n.header.Subtree}
+	r := subtree.Request{Job: n.job.JobKey, UID: n.job.UID, SubUIDs: n.subuids, Subtree: n.header.Subtree, FID: n.header.RootFID}
 	switch n.config.Storage.Home.Own {
 	case "user":
 		r.HomeKeep = n.job.User

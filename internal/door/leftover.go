@@ -30,7 +30,11 @@ func findPlaces(ctx context.Context, c config.Config) error {
 	if err != nil {
 		return err
 	}
-	places, err := leftover.Search(ctx, mounts, path.Dir(c.Storage.Source), "/dev/mqueue")
+	skip := []string{"/dev/mqueue"}
+	if c.Storage.Source != "" {
+		skip = append(skip, path.Dir(c.Storage.Source))
+	}
+	places, err := leftover.Search(ctx, mounts, skip...)
 	if err != nil {
 		return fmt.Errorf("find places where users can leave files: %w", err)
 	}

@@ -50,7 +50,9 @@ type node struct {
 	keeper *spawn.Handle
 	until  uint64 // CLOCK_BOOTTIME, seconds: the end of the roster's lifetime
 	device mesh.Device
-	table  fence.Table
+
+	assurance string // of the view, as it was proved
+	table     fence.Table
 }
 
 // newNode knows the job and this boot. Everything that can fail for the site's reasons comes

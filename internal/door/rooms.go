@@ -151,7 +151,11 @@ func (n *node) subtreeUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return subtreeRoom().Up(ctx, plan)
+	if err = subtreeRoom().Up(ctx, plan); err != nil {
+		return err
+	}
+	n.assurance, err = subtreeRoom().Assurance(ctx, plan)
+	return err
 }
 
 // subtreeDown takes down what is mounted, whoever's plan it was.

@@ -56,7 +56,8 @@ type Job struct {
 type Tenant struct {
 	Name     string   `json:"name" yaml:"name"`
 	Accounts []string `json:"accounts" yaml:"accounts"`
-	Subtree  string   `json:"subtree" yaml:"subtree"`   // relative to the file system's root, canonical
-	Policy   string   `json:"policy" yaml:"policy"`     // name of the appraisal policy
-	Required bool     `json:"required" yaml:"required"` // every job of its accounts is routed to an enclave
+	Subtree  string   `json:"subtree" yaml:"subtree"`            // relative to the file system's root, canonical
+	RootFID  FID      `json:"root_fid,omitzero" yaml:"root_fid"` // of the subtree, on Lustre; see enclave storage register
+	Policy   string   `json:"policy" yaml:"policy"`              // name of the appraisal policy
+	Required bool     `json:"required" yaml:"required"`          // every job of its accounts is routed to an enclave
 }

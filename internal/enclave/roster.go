@@ -31,6 +31,7 @@ type RosterHeader struct {
 	SubmitHost   string `json:"submit_host"`
 	Tenant       string `json:"tenant"`
 	Subtree      string `json:"subtree"`
+	RootFID      FID    `json:"root_fid,omitzero"` // of the subtree, on Lustre; zero where it is not registered
 	PolicyDigest Digest `json:"policy_digest"`
 	Lifetime     uint32 `json:"lifetime_seconds"` // on CLOCK_BOOTTIME from receipt
 	Simulated    bool   `json:"simulated"`

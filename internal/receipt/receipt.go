@@ -192,6 +192,9 @@ type Storage struct {
 	Public    string `json:"public"`
 	Assurance string `json:"assurance"`
 	Transport string `json:"transport"`
+
+	// Visible are the other network mounts that the site lets jobs see.
+	Visible []string `json:"visible,omitempty"`
 }
 
 // Teardown is the attested node's word after the job.

@@ -30,6 +30,9 @@ func EncodeHeader(h enclave.RosterHeader) ([]byte, error) {
 	w.flag(h.Weak)
 	w.u32(h.Size)
 	w.bytes(h.Root[:])
+	if h.RootFID != (enclave.FID{}) { // a later field: headers without it are as they were published
+		w.fid(h.RootFID)
+	}
 	return w.done("encode roster header")
 }
 
@@ -50,6 +53,9 @@ func DecodeHeader(b []byte) (enclave.RosterHeader, error) {
 	h.Weak = r.flag()
 	h.Size = r.u32()
 	copy(h.Root[:], r.exactly(len(h.Root)))
+	if r.err == nil && len(r.b) > 0 {
+		h.RootFID = r.fid()
+	}
 	if err := r.done("decode roster header"); err != nil {
 		return enclave.RosterHeader{}, err
 	}
@@ -99,6 +105,12 @@ func (w *writer) text(s string) {
 }
 
 func (w *writer) u32(v uint32) { w.bytes(binary.BigEndian.AppendUint32(nil, v)) }
+
+// fid is sequence, object and version.
+func (w *writer) fid(f enclave.FID) {
+	b := binary.BigEndian.AppendUint64(nil, f.Sequence)
+	w.bytes(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, f.Object), f.Version))
+}
 
 func (w *writer) flag(v bool) {
 	if v {
@@ -190,6 +202,19 @@ func (r *reader) u32() uint32 {
 		return 0
 	}
 	return binary.BigEndian.Uint32(v)
+}
+
+func (r *reader) fid() enclave.FID {
+	const size = 16
+	b := r.exactly(size)
+	if r.err != nil {
+		return enclave.FID{}
+	}
+	f := enclave.FID{Sequence: binary.BigEndian.Uint64(b), Object: binary.BigEndian.Uint32(b[8:]), Version: binary.BigEndian.Uint32(b[12:])}
+	if f == (enclave.FID{}) {
+		r.fail("field %d: a FID that names nothing", r.n)
+	}
+	return f
 }
 
 func (r *reader) flag() bool {

@@ -36,7 +36,7 @@ func header(t testing.TB, ps []enclave.Peer) enclave.RosterHeader {
 	require.NoError(t, err)
 	return enclave.RosterHeader{
 		JobKey: enclave.JobKey{Cluster: "c1", Job: 4711, Restart: 2}, Epoch: 1, SubmitHost: "login1",
-		Tenant: "oncology", Subtree: "tenants/oncology", PolicyDigest: enclave.Digest{1, 2, 3}, Lifetime: 3600,
+		Tenant: "oncology", Subtree: "tenants/oncology", RootFID: enclave.FID{Sequence: 0x200000401, Object: 1}, PolicyDigest: enclave.Digest{1, 2, 3}, Lifetime: 3600,
 		Simulated: true, Weak: true, Size: uint32(len(ps)), Root: roster.Root(leaves),
 	}
 }
@@ -115,7 +115,7 @@ func TestDecodeIsStrict(t *testing.T) {
 	good, err := roster.EncodeHeader(header(t, peers(2)))
 	require.NoError(t, err)
 	flagTwo := append([]byte(nil), good...)
-	flagTwo[len(flagTwo)-6-32-10-1] = 2 // the value of weak
+	flagTwo[len(flagTwo)-6-16-6-32-10-1] = 2 // the value of weak
 	for name, b := range map[string][]byte{
 		"nothing": nil, "one byte more": append(append([]byte(nil), good...), 0), "one byte less": good[:len(good)-1],
 		"another tag": append([]byte("slurm-enclave/roster/v2"), good[23:]...), "a flag that is neither": flagTwo,

@@ -68,7 +68,7 @@ func (r Room) clear(ctx context.Context, p Plan, s Step) error {
 // syncPoint is where a mount's file system is synced: at the file system's own root when it is of
 // that, for where servers squash root, root may not open the tenant's directory.
 func syncPoint(p Plan, mounts []Mount, m Mount) string {
-	if root := at(mounts, p.Root); len(root) > 0 && root[0].Device == m.Device {
+	if root := at(mounts, p.Root); p.Root != "" && len(root) > 0 && root[0].Device == m.Device {
 		return p.Root
 	}
 	return m.Point
@@ -146,6 +146,9 @@ func (p Plan) stray(m Mount) bool {
 		return true
 	}
 	return slices.ContainsFunc(p.Steps, func(s Step) bool {
+		if p.Backend == BackendLustre {
+			return s.Subtree != "" && m.FSType == LustreType && m.Point == s.Target
+		}
 		return s.Subtree != "" && m.FSType == p.FSType && m.Point == s.Target && strings.HasSuffix(m.Root, "/"+s.tree())
 	})
 }

@@ -20,6 +20,7 @@ type Mount struct {
 	Shared  bool     // it is in a peer group: mounts below it appear in other namespaces
 	FSType  string
 	Source  string
+	Super   []string // options of the file system
 }
 
 // Has says whether the mount has an option, such as nosuid or ro.
@@ -70,6 +71,7 @@ func parseMount(line string) (Mount, error) {
 		Options: strings.Split(f[5], ","),
 		Shared:  slices.ContainsFunc(f[6:dash], func(s string) bool { return strings.HasPrefix(s, "shared:") }),
 		FSType:  unescape(f[dash+1]), Source: unescape(f[dash+2]),
+		Super: strings.Split(strings.Join(f[dash+3:], " "), ","),
 	}, nil
 }
 

@@ -1,7 +1,7 @@
 // Package subtree plans and makes the view of data that a job has: its tenant's subtree at the
 // public path, temporary directories of its own, and no other data of the network.
 //
-// Backend bind, isolation node: the site mounts the file system beneath a root-only directory,
+// Backend bind: the site mounts the file system beneath a root-only directory,
 // and the view stands in the node's own mount namespace for the time of the job, so that
 // slurmstepd's output files, sbcast, ssh and the ranks all see the same. A mount is a view, not
 // access control: assurance level L1. What the servers of the file system enforce (L2) is the
@@ -54,6 +54,12 @@ type Config struct {
 	Covers  []string // /dev/infiniband
 	Home    string   // where homes are; "" leaves them alone, which a site must want
 	Visible []string // mount points of other network file systems that a job may see
+
+	Backend string      // BackendBind when it is empty
+	Source  string      // of Lustre: "MGSNID[:MGSNID...]:/FSNAME"; Root is empty then
+	Options []string    // of its mounts, beside nosuid and nodev
+	Canary  enclave.FID // see SubMount
+	Least   string      // the least level of assurance; "" is L1
 }
 
 // Request is what differs from job to job.
@@ -64,6 +70,7 @@ type Request struct {
 	Subtree  string             // of the tenant, relative to Root
 	Owners   []uint32           // who but root and the job's user may own the subtree's root
 	HomeTree string             // "" or the tenant's directory for homes, relative to Subtree
+	FID      enclave.FID        // of the subtree, as it is registered
 	HomeKeep string             // "" or the user's own directory, relative to Config.Home
 }
 
@@ -75,6 +82,8 @@ type Step struct {
 	Subtree string `json:"subtree,omitempty"` // the tenant's, relative to Root
 	Inside  string `json:"inside,omitempty"`  // a directory of it, relative to Subtree
 	Keep    string `json:"keep,omitempty"`    // of the user's own, relative to Target
+
+	FID enclave.FID `json:"fid,omitzero"` // of the subtree, on Lustre
 }
 
 // Plan is the view of one job. Its JSON form goes into the journal.
@@ -88,6 +97,12 @@ type Plan struct {
 	Owners  []uint32           `json:"owners,omitempty"`
 	Visible []string           `json:"visible,omitempty"`
 	Steps   []Step             `json:"steps"`
+
+	Backend string      `json:"backend,omitempty"`
+	Source  string      `json:"source,omitempty"`
+	Options []string    `json:"options,omitempty"`
+	Canary  enclave.FID `json:"canary,omitzero"`
+	Least   string      `json:"least,omitempty"`
 }
 
 // NewPlan lays out the view of a job. The tenant's subtree comes last: whoever sees it sees the
@@ -117,6 +132,11 @@ func NewPlan(c Config, r Request) (Plan, error) {
 			return Plan{}, refuse(CodeConfig, enclave.FaultPolicy, "correct the home directory", "home %q: %v", rel, err)
 		}
 	}
+	if c.Backend == BackendLustre {
+		if err := p.lustre(c, r); err != nil {
+			return Plan{}, err
+		}
+	}
 	if err := p.check(); err != nil {
 		return Plan{}, refuse(CodeConfig, enclave.FaultPolicy, "correct storage in enclave.yaml", "%v", err)
 	}
@@ -126,7 +146,10 @@ func NewPlan(c Config, r Request) (Plan, error) {
 // Leftovers is the plan that only serves to take down: it knows the targets and no job. The
 // epilog uses it when there is no journal, and the host unit at boot.
 func (c Config) Leftovers() Plan {
-	p := Plan{Label: Label, Root: c.Root, FSType: c.FSType, Magic: c.Magic, Visible: c.Visible}
+	p := Plan{Label: Label, Root: c.Root, FSType: c.FSType, Magic: c.Magic, Visible: c.Visible, Backend: c.Backend, Source: c.Source, Least: c.Least}
+	if c.Backend == BackendLustre {
+		p.Root, p.FSType, p.Magic = "", LustreType, LustreMagic
+	}
 	for _, target := range c.Covers {
 		p.Steps = append(p.Steps, Step{Kind: KindCover, Target: target})
 	}
@@ -154,7 +177,7 @@ func (p Plan) String() string {
 		fmt.Fprintf(&b, "%-6s %s", s.Kind, s.Target)
 		switch {
 		case s.Subtree != "":
-			fmt.Fprintf(&b, " <- %s/%s", p.Root, s.tree())
+			fmt.Fprintf(&b, " <- %s%s/%s", p.Source, p.Root, s.tree())
 		case s.Keep != "":
 			fmt.Fprintf(&b, " keeping %s", s.Keep)
 		case s.Size != 0:
@@ -193,8 +216,11 @@ func ParseDetail(s string) (Plan, error) {
 
 // check refuses targets that would cover each other or the system itself.
 func (p Plan) check() error {
-	if err := absolute(p.Root); err != nil {
+	if err := absolute(p.Root); err != nil && p.Backend != BackendLustre {
 		return err
+	}
+	if p.Backend == BackendLustre && (p.Root != "" || !strings.Contains(p.Source, ":/")) {
+		return fmt.Errorf("the source of Lustre %q is not MGSNID:/FSNAME", p.Source)
 	}
 	if p.FSType == "" || p.Magic == 0 {
 		return fmt.Errorf("the type and magic number that the file system must have are not given")
@@ -203,7 +229,7 @@ func (p Plan) check() error {
 		if err := absolute(s.Target); err != nil {
 			return err
 		}
-		if within(p.Root, s.Target) || within(s.Target, path.Dir(p.Root)) {
+		if p.Root != "" && (within(p.Root, s.Target) || within(s.Target, path.Dir(p.Root))) {
 			return fmt.Errorf("%s and the file system's own directory %s lie in each other", s.Target, p.Root)
 		}
 		for _, o := range p.Steps[:i] {

@@ -16,6 +16,7 @@ type Room struct {
 	Mounter  Mounter
 	Observer Observer
 	Holders  Holders
+	Client   Client        // of backend lustre
 	Pause    time.Duration // between tries to unmount; 0 is 200 ms
 }
 
@@ -40,6 +41,9 @@ func (r Room) ground(ctx context.Context, p Plan) error {
 	if err != nil {
 		return fmt.Errorf("subtree: %w", err)
 	}
+	if p.Backend == BackendLustre {
+		return p.around(mounts, Mount{Device: "none"})
+	}
 	stack := at(mounts, p.Root)
 	if len(stack) != 1 || stack[0].FSType != p.FSType {
 		return refuse(CodeType, enclave.FaultNode, "mount the file system there once",
@@ -52,7 +56,7 @@ func (r Room) ground(ctx context.Context, p Plan) error {
 func (p Plan) around(mounts []Mount, root Mount) error {
 	hidden := path.Dir(p.Root)
 	for _, m := range mounts {
-		if within(m.Point, hidden) || p.covers(m) || p.ours(mounts, m) {
+		if p.Root != "" && within(m.Point, hidden) || p.covers(m) || p.ours(mounts, m) {
 			continue
 		}
 		if m.Device == root.Device {
@@ -118,6 +122,9 @@ func (s Step) fits(p Plan, mounts []Mount) string {
 	if s.Keep != "" && ours[1].Point != path.Join(s.Target, s.Keep) {
 		return ours[1].String() + " is not the user's own directory"
 	}
+	if s.Subtree != "" && p.Backend == BackendLustre {
+		return s.fitsLustre(p, ours[1])
+	}
 	if s.Subtree != "" {
 		return s.fitsSubtree(p, mounts, ours[1])
 	}
@@ -163,6 +170,16 @@ func (r Room) step(ctx context.Context, p Plan, s Step) error {
 	err = r.Mounter.Tmpfs(ctx, Tmpfs{
 		Target: s.Target, Label: p.Label, Size: s.Size, ReadOnly: s.Kind != KindTemp, Keep: s.Keep, Owner: p.UID,
 	})
+	if err == nil && s.Subtree != "" && p.Backend == BackendLustre {
+		if err = r.Client.SubMount(ctx, p.subMount(s)); err != nil {
+			return lustreRefusal(err, s.Target)
+		}
+		_, err = r.Client.Prove(ctx, p.subMount(s))
+		if err != nil {
+			return lustreRefusal(err, s.Target)
+		}
+		return nil
+	}
 	if err == nil && s.Subtree != "" {
 		err = r.Mounter.Bind(ctx, Bind{
 			Root: p.Root, FSType: p.FSType, Magic: p.Magic, Subtree: s.Subtree, Inside: s.Inside,
@@ -195,9 +212,9 @@ func (r Room) Check(ctx context.Context, p Plan) error {
 		return fmt.Errorf("subtree: %w", err)
 	}
 	for _, s := range p.Steps {
-		absent, err := r.absent(ctx, s)
-		if err != nil {
-			return err
+		absent, absentErr := r.absent(ctx, s)
+		if absentErr != nil {
+			return absentErr
 		}
 		if absent {
 			continue
@@ -206,5 +223,9 @@ func (r Room) Check(ctx context.Context, p Plan) error {
 			return refuse(CodeReadBack, enclave.FaultNode, "see the kernel's log", "read back %s: %s", s.Target, wrong)
 		}
 	}
-	return r.ground(ctx, p)
+	if err = r.ground(ctx, p); err != nil {
+		return err
+	}
+	_, err = r.Assurance(ctx, p)
+	return err
 }

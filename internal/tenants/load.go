@@ -93,6 +93,9 @@ func checkTenant(t enclave.Tenant) error {
 	if !validSubtree(t.Subtree) {
 		return fmt.Errorf("subtree %q: not a clean path below the file system's root", t.Subtree)
 	}
+	if t.RootFID == enclave.RootFID() {
+		return fmt.Errorf("root_fid %s is the whole file system", t.RootFID)
+	}
 	// Without a policy the controller's default one holds.
 	if t.Policy != "" && !ValidName(t.Policy) {
 		return fmt.Errorf("policy %q is not a policy's name", t.Policy)

@@ -66,7 +66,7 @@ func (v *Verifier) header(s *start, tree *roster.Tree) enclave.RosterHeader {
 	}
 	return enclave.RosterHeader{
 		JobKey: s.plan.Job.JobKey, Epoch: s.epoch, SubmitHost: s.plan.Job.SubmitHost,
-		Tenant: s.plan.Tenant.Name, Subtree: s.plan.Tenant.Subtree, PolicyDigest: s.plan.Policy, Lifetime: s.life,
+		Tenant: s.plan.Tenant.Name, Subtree: s.plan.Tenant.Subtree, RootFID: s.plan.Tenant.RootFID, PolicyDigest: s.plan.Policy, Lifetime: s.life,
 		Simulated: s.simulated(), Weak: s.weak, Size: uint32(tree.Size()), Root: tree.Root(), // at most maxNodes
 	}
 }

@@ -173,7 +173,7 @@ func (c *checking) header(i int, h enclave.RosterHeader) error {
 		return must(false, "it is the roster of %s", h.JobKey)
 	case h.PolicyDigest != p.Policy.Digest:
 		return errors.New("it was made under another policy")
-	case h.Tenant != p.Tenant.Name || h.Subtree != p.Tenant.Subtree:
+	case h.Tenant != p.Tenant.Name || h.Subtree != p.Tenant.Subtree || h.RootFID != p.Tenant.RootFID:
 		return errors.New("it names another tenant or subtree")
 	case h.Simulated && !p.Simulated || h.Weak != p.Weak && i == 0:
 		return errors.New("it says simulated or weak, and the receipt does not")

@@ -35,6 +35,9 @@ func (c *checking) node(n *receipt.Node) {
 		s := r.Storage
 		c.says(at("network", Attested), "tunnels to %d peers were up", r.Peers)
 		c.says(at("storage", Attested), "%s: subtree %s at %s; assurance %s; transport %s", s.Backend, s.Subtree, s.Public, s.Assurance, s.Transport)
+		for _, v := range s.Visible {
+			c.says(at("storage", Attested), "the network mount %s was visible, too", v)
+		}
 	}
 	c.teardown(at("teardown", Attested), n.Teardown)
 }

@@ -83,7 +83,7 @@ func (s *Scene) fill(nodes []string) error {
 	p.Chain.Sequence = 1
 	p.Verifier = receipt.Verifier{Key: enclave.PublicKey(public(s.Verifier)), Release: "test"}
 	p.Signer = receipt.Endorse(s.Verifier, receipt.RoleFor(s.Statement.PredicateType), public(s.key()))
-	p.Tenant = enclave.Tenant{Name: "oncology", Accounts: []string{"onc"}, Subtree: "proj/oncology", Policy: "strict"}
+	p.Tenant = enclave.Tenant{Name: "oncology", Accounts: []string{"onc"}, Subtree: "proj/oncology", RootFID: enclave.FID{Sequence: 0x200000401, Object: 1}, Policy: "strict"}
 	started, ended := s.At.Add(2*time.Second), s.At.Add(time.Hour)
 	p.Times = receipt.Times{Registered: s.At.Add(-time.Second), Started: &started, Ended: &ended, Sealed: ended.Add(time.Second)}
 	p.Policy = receipt.Policy{Name: s.policy.Name(), Digest: s.policy.Digest(), Text: s.policy.Text()}
@@ -118,7 +118,7 @@ func (s *Scene) AddRoster(peers []enclave.Peer, gone string) error {
 	}
 	epoch := uint32(len(p.Rosters) + 1)
 	signed, err := roster.Sign(s.Verifier, enclave.RosterHeader{
-		JobKey: p.Job.JobKey, Epoch: epoch, SubmitHost: p.Job.SubmitHost, Tenant: p.Tenant.Name, Subtree: p.Tenant.Subtree,
+		JobKey: p.Job.JobKey, Epoch: epoch, SubmitHost: p.Job.SubmitHost, Tenant: p.Tenant.Name, Subtree: p.Tenant.Subtree, RootFID: p.Tenant.RootFID,
 		PolicyDigest: p.Policy.Digest, Lifetime: 3900, Simulated: s.simulated, Size: uint32(len(peers)), Root: roster.Root(leaves),
 	})
 	if err != nil {

@@ -22,6 +22,9 @@ type Storage struct {
 	Public    string `json:"public"`    // where the job sees it
 	Assurance string `json:"assurance"` // L1 client view, L2 enforced by the server
 	Transport string `json:"transport"` // fabric-trusted, ssk or wireguard
+
+	// Visible are the other network mounts that the site lets jobs see.
+	Visible []string `json:"visible,omitempty"`
 }
 
 // NodeReport is one node of a report.
