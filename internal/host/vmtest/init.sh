@@ -27,6 +27,7 @@ while [ ! -e /dev/vport1p1 ] && [ ! -e /dev/vport0p1 ] && [ $n -lt 200 ]; do
 	n=$((n + 1))
 	usleep 50000
 done
+ulimit -n 1048576 # as systemd gives its services
 for port in /dev/vport*p1; do
 	/agent vm-agent <>"$port" >&0
 done

@@ -179,6 +179,7 @@ env | grep ENCLAVE_
 		require.NoError(t, json.Unmarshal([]byte(out), &report))
 		assert.Equal(t, "simulated", report.Verdict)
 		t.Log(report.Timeline)
+		s.verify(t, id)
 	})
 	t.Run("slurmd's end and new start harm no job", func(t *testing.T) {
 		id := s.submit(t, "sleep 25\n")
@@ -212,6 +213,22 @@ env | grep ENCLAVE_
 		s.await(t, id, "CANCELLED", idle)
 		s.closed(t)
 	})
+}
+
+// verify wants the job's receipt, and checks it without network and configuration.
+func (s *site) verify(t *testing.T, id string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, ok := s.controller.Start(vmtest.Command{
+			Argv: []string{"/usr/bin/enclave", "receipt", "export", id, "-o", "receipt-" + id}, UID: user, Dir: "/tmp",
+		}).Wait(patience)
+		return ok
+	}, patience, time.Second)
+	out := s.controller.Run(t, "unshare", "-n", "/usr/bin/enclave", "--config", "/nonexistent", "receipt", "verify", "--allow-simulated", "/tmp/receipt-"+id)
+	for _, want := range []string{"SIMULATED", "n1, evidence (job", "n2, evidence (job", "closed again"} {
+		assert.Contains(t, out, want)
+	}
+	assert.NotContains(t, out, "no report", "all nodes have told")
 }
 
 // again starts slurmd where it was killed.

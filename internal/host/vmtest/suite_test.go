@@ -54,6 +54,7 @@ func (f *fleet) big(t *testing.T) *vmtest.Machine {
 		}
 		return err
 	}))
+	c["/etc/protocols"] = "/etc/protocols"
 	for to, name := range map[string]string{"/usr/bin/perl": "perl", "/sbin/mkfs.ext4": "mkfs.ext4", "/usr/bin/unshare": "unshare", "/usr/bin/id": "id", "/usr/bin/head": "head"} {
 		c[to], err = exec.LookPath(name)
 		require.NoError(t, err)
@@ -95,7 +96,7 @@ func (s suite) inside(t *testing.T, m *vmtest.Machine) {
 }
 
 // muchWork are tests that send hundreds of thousands of packets, or bring nodes up dozens of times: on
-// an emulated processor they take longer than all others together.
+// an emulated processor they take longer than all others together. They have the tag vmlong.
 const muchWork = "^Test(Guard|Inward|Exhaustion|Sites|FirstContact)$"
 
 // TestP2SuitesOnKernelWireGuard runs the tests of mesh, fence, leaks and injection on the
