@@ -129,6 +129,30 @@ func TestEvidenceThatBlamesItsNode(t *testing.T) {
 	})
 }
 
+// What waits for its turn does not grow too old by that; what comes too late does.
+func TestANonceCountsWhenTheCallBegan(t *testing.T) {
+	for name, c := range map[string]struct {
+		began time.Duration // after the nonce
+		code  string
+	}{"a call that began in time is taken, though its turn came late": {29 * time.Second, ""}, "one that began too late is not": {31 * time.Second, "E126"}} {
+		bubble(t, name, func(t *testing.T, w *world) {
+			w.v.Config.Limits.NonceSeconds = 30 // less than the barrier's
+			k := w.register(job(7, "n1", "n2"))
+			a := w.announce(k, "n1")
+			began := time.Now().Add(c.began)
+			<-time.After(35 * time.Second)
+			err := w.v.TakeEvidence(t.Context(), "n1", a, began)
+			if c.code == "" {
+				require.NoError(t, err)
+				return
+			}
+			r, ok := enclave.AsRefusal(err)
+			require.True(t, ok, "%v", err)
+			assert.Equal(t, enclave.Code(c.code), r.Code)
+		})
+	}
+}
+
 func TestSecondAnnouncements(t *testing.T) {
 	t.Parallel()
 	bubble(t, "the same again waits for the same answer", func(t *testing.T, w *world) {

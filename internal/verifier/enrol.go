@@ -100,7 +100,7 @@ func (v *Verifier) EnrolRequest(ctx context.Context, from string, r api.EnrolReq
 	if err != nil {
 		return api.EnrolTicket{}, enclave.Refuse("E136", enclave.FaultRequest, "%v", err)
 	}
-	if err = v.tickets.take(r.Nonce, holder{node: r.Node, purpose: claim.PurposeEnrol}); err != nil {
+	if err = v.tickets.take(r.Nonce, holder{node: r.Node, purpose: claim.PurposeEnrol}, time.Now()); err != nil {
 		return api.EnrolTicket{}, err
 	}
 	policy, err := v.Appraiser.Policy("")

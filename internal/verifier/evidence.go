@@ -15,7 +15,7 @@ import (
 
 // PostEvidence takes a node's announcement and blocks until barrier 1 is decided for all nodes.
 func (v *Verifier) PostEvidence(ctx context.Context, node string, a api.Announcement) (roster.Answer, error) {
-	if err := v.TakeEvidence(ctx, node, a); err != nil {
+	if err := v.TakeEvidence(ctx, node, a, time.Now()); err != nil {
 		return roster.Answer{}, err
 	}
 	return v.Roster(ctx, node, a.Job)
@@ -23,8 +23,8 @@ func (v *Verifier) PostEvidence(ctx context.Context, node string, a api.Announce
 
 // TakeEvidence appraises a node's announcement and stores it. The same announcement again changes
 // nothing; another one is refused. An announcement that is not this node's, or without a nonce in
-// force, changes nothing either.
-func (v *Verifier) TakeEvidence(ctx context.Context, node string, a api.Announcement) error {
+// force when the call began, changes nothing either: on a busy machine its turn may come after that.
+func (v *Verifier) TakeEvidence(ctx context.Context, node string, a api.Announcement, began time.Time) error {
 	if a.Node != node {
 		return foreign(node, a.Node)
 	}
@@ -32,7 +32,7 @@ func (v *Verifier) TakeEvidence(ctx context.Context, node string, a api.Announce
 	if err != nil {
 		return err
 	}
-	return v.accept(ctx, s, x, &a)
+	return v.accept(ctx, s, x, &a, began)
 }
 
 // Roster waits until barrier 1 is decided for all nodes, and gives what a node whose evidence was
@@ -59,13 +59,13 @@ func (v *Verifier) Roster(ctx context.Context, node string, job enclave.JobKey) 
 }
 
 // accept admits an announcement once, and appraises it outside the lock.
-func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announcement) error {
+func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announcement, began time.Time) error {
 	var unsigned error
 	v.inTurn(func() { unsigned = a.CheckSignature() })
 	v.mu.Lock()
 	x.spoke = true
 	again := x.repeats(a)
-	err := v.admissible(s, x, a, unsigned)
+	err := v.admissible(s, x, a, unsigned, began)
 	if err == nil && !again {
 		x.judging = a.Signature
 	}
@@ -92,7 +92,7 @@ func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announc
 
 // admissible checks what needs no appraisal, and uses the nonce up. unsigned is what the check of
 // the signature said, which is made before the lock is taken. The caller holds v.mu.
-func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement, unsigned error) error {
+func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement, unsigned error, began time.Time) error {
 	switch {
 	case x.repeats(a):
 		return nil
@@ -106,7 +106,7 @@ func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement, unsigned e
 	if unsigned != nil {
 		return enclave.Refuse("E127", enclave.FaultService, "%v", unsigned)
 	}
-	return v.tickets.take(a.Nonce, holder{a.Job, a.Node, a.Purpose})
+	return v.tickets.take(a.Nonce, holder{a.Job, a.Node, a.Purpose}, began)
 }
 
 // judge has the evidence appraised for the claim that the verifier computes itself, adds the

@@ -48,7 +48,7 @@ func (v *Verifier) Prove(ctx context.Context, node string, r api.ProveRequest) (
 	if err != nil {
 		return api.ProveAnswer{}, err
 	}
-	if err = v.tickets.take(r.Nonce, holder{node: node, purpose: claim.PurposeEnrol}); err != nil {
+	if err = v.tickets.take(r.Nonce, holder{node: node, purpose: claim.PurposeEnrol}, time.Now()); err != nil {
 		return api.ProveAnswer{}, err
 	}
 	policy, err := v.Appraiser.Policy("")

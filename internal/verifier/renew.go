@@ -55,7 +55,7 @@ func (v *Verifier) Renew(ctx context.Context, node string, a api.Announcement) (
 	if err = a.CheckSignature(); err != nil || a.Epoch != firstEpoch || a.Purpose != claim.PurposeRenew {
 		return api.RenewAnswer{}, enclave.Refuse("E127", enclave.FaultService, "renewal of epoch %d and purpose %d, or not signed by its key", a.Epoch, a.Purpose)
 	}
-	if err = v.tickets.take(a.Nonce, holder{a.Job, node, a.Purpose}); err != nil {
+	if err = v.tickets.take(a.Nonce, holder{a.Job, node, a.Purpose}, time.Now()); err != nil {
 		return api.RenewAnswer{}, err
 	}
 	refusal, err := v.rejudge(ctx, e, node, &a)

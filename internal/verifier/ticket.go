@@ -63,12 +63,13 @@ func (t *tickets) full(h holder) bool {
 }
 
 // take uses a nonce up. It is gone afterwards, whatever becomes of the evidence; a wrong
-// holder's attempt leaves it alone, or one node could void another's.
-func (t *tickets) take(n enclave.Nonce, h holder) error {
+// holder's attempt leaves it alone, or one node could void another's. at is when the call that brings it
+// began.
+func (t *tickets) take(n enclave.Nonce, h holder, at time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k, ok := t.out[n]
-	if !ok || k.holder != h || !time.Now().Before(k.expires) {
+	if !ok || k.holder != h || !at.Before(k.expires) {
 		return enclave.Refuse("E126", enclave.FaultService, "nonce is unknown, expired, used or another's: ask for a new one")
 	}
 	t.drop(n, k)

@@ -74,7 +74,7 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
 // take reads an announcement and has it taken, when its turn has come. The time for reading counts
 // from then.
 func (s *Server) take(w http.ResponseWriter, r *http.Request, node string) (enclave.JobKey, bool) {
-	deadline := http.NewResponseController(w)
+	deadline, began := http.NewResponseController(w), time.Now()
 	_ = deadline.SetReadDeadline(time.Now().Add(longestCall)) // a recorder in tests has none
 	select {
 	case s.reading <- struct{}{}:
@@ -87,7 +87,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, node string) (encl
 	if !s.read(w, r, &a) {
 		return enclave.JobKey{}, false
 	}
-	if err := s.Verifier.TakeEvidence(r.Context(), node, a); err != nil {
+	if err := s.Verifier.TakeEvidence(r.Context(), node, a, began); err != nil {
 		answer(w, api.Empty{}, err)
 		return enclave.JobKey{}, false
 	}
