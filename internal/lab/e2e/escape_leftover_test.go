@@ -38,7 +38,7 @@ func leftovers() []leftover {
 		{"a core dump", "(ulimit -c unlimited; cd /tmp; sh -c 'kill -SEGV $$')", "find / -xdev -uid 2001 -name 'core*' 2>/dev/null; find /tmp -xdev -uid 2001 -name 'core*' | grep . && echo LOOT"},
 		{"a daemon of double fork and setsid", "setsid sh -c 'sleep 7771 &' </dev/null >/dev/null 2>&1", running("sleep 7771")},
 		{"a stopped process", "setsid sh -c 'kill -STOP $$; : 7772' </dev/null >/dev/null 2>&1 &", running(": 7772")},
-		{"a process that forks and forks", `setsid perl -e 'for (;;) { fork and exit; select undef, undef, undef, 0.001; $0 = "fork7773" }' </dev/null >/dev/null 2>&1 &`, "for i in $(seq 200); do " + running("7773") + " && exit; done"},
+		{"a process that forks and forks", `setsid perl -e 'for (;;) { fork and exit; select undef, undef, undef, 0.001; $0 = "fork7773" }' </dev/null >/dev/null 2>&1 &`, "for i in $(seq 40); do " + running("7773") + " && exit; done"},
 		{"a user namespace that holds the view", "setsid unshare -Urm sh -c 'sleep 7774' </dev/null >/dev/null 2>&1 &", "grep -l 'slurm-enclave:' /proc/[0-9]*/mountinfo | grep -qv self && echo LOOT"},
 		{"a setuid shell of the user's own in /tmp", "cp /bin/sh /tmp/s; chmod 4755 /tmp/s; cp /bin/sh /run/lock/s; chmod 4755 /run/lock/s", "ls /tmp/s /run/lock/s 2>/dev/null | grep -q . && echo LOOT"},
 		{"an abstract socket", `setsid perl -MSocket -e 'socket S, AF_UNIX, SOCK_STREAM, 0; bind S, pack("Sa*", AF_UNIX, "\0left7775"); listen S, 1; sleep 1000' </dev/null >/dev/null 2>&1 &`, "grep -q left7775 /proc/net/unix && echo LOOT"},
