@@ -36,6 +36,13 @@ type ether struct {
 	sent  map[byte]int // messages by kind
 }
 
+// count is how many messages of a kind were sent.
+func (e *ether) count(kind byte) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.sent[kind]
+}
+
 // port is a device's place on the network, and a conn.Bind.
 type port struct {
 	net  *ether
