@@ -85,7 +85,7 @@ func (w *walk) place(ctx context.Context, fd int, name string) error {
 func (w *walk) directory(ctx context.Context, top, fd int, name string, depth int) error {
 	names, err := entries(fd)
 	if err != nil {
-		return err
+		return gone(err) // a directory that was deleted since it was opened holds nothing
 	}
 	var errs []error
 	for _, n := range names {
