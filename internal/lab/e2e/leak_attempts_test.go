@@ -27,6 +27,8 @@ type leakAttempt struct {
 	beside []string
 	// byOther makes the attempt in the other enclave, another user's.
 	byOther bool
+	// login makes the attempt beside the steps, as a login by ssh does: steps have no_new_privs.
+	login bool
 	// boxed runs the role in a network namespace that root has joined to the node's network.
 	boxed bool
 	// byRoot makes the control root's: without root's help nobody gets so far on any machine.
@@ -58,6 +60,7 @@ func at(name, expect string, role leakRole) leakAttempt {
 func (a leakAttempt) ifSpoken(protocol int) leakAttempt { a.without = protocol; return a }
 func (a leakAttempt) controlledByRoot() leakAttempt     { a.byRoot = true; return a }
 func (a leakAttempt) inOther() leakAttempt              { a.byOther = true; return a }
+func (a leakAttempt) atLogin() leakAttempt              { a.login = true; return a }
 func (a leakAttempt) inBox() leakAttempt                { a.boxed = true; return a }
 
 // subUser runs a program as the seventh of the user's sub-uids, as containers do.
@@ -77,16 +80,17 @@ func toPeers() []leakAttempt {
 		at("UDP to a port where nobody listens: the error quotes it", silent, udp("{peer}:7799")),
 		at("TCP to a peer, multipath", tunnelled, proto("mptcp", "{peer}:7700")).ifSpoken(unix.IPPROTO_MPTCP),
 		at("TCP fast open", tunnelled, tcp("{peer}:7700").with("fastopen")),
-		at("TCP from a sub-uid in a user namespace", tunnelled, tcp("{peer}:7700").via(subUser()...)),
-		at("UDP from a sub-uid to a root-owned server", tunnelled, udp("{peer}:7710").via(subUser()...)),
+		at("TCP from a sub-uid in a user namespace", tunnelled, tcp("{peer}:7700").via(subUser()...)).atLogin(),
+		at("UDP from a sub-uid to a root-owned server", tunnelled, udp("{peer}:7710").via(subUser()...)).atLogin(),
 		at("UDP on a socket opened before the prolog ended", tunnelled, udp("{peer}:7700").held()),
 		at("TCP on IPv6", tunnelled, tcp("{peer6}:7700")),
 		at("UDP on IPv6", tunnelled, udp("{peer6}:7700")),
 		at("UDP in fragments on IPv6", tunnelled, udp("{peer6}:7700").of(8000)),
 		at("TCP on IPv6 to a root-owned server", tunnelled, tcp("{peer6}:7710")),
 		at("UDP on IPv6 to a root-owned server", tunnelled, udp("{peer6}:7710")),
-		at("UDP on IPv6 from a sub-uid", tunnelled, udp("{peer6}:7700").via(subUser()...)),
+		at("UDP on IPv6 from a sub-uid", tunnelled, udp("{peer6}:7700").via(subUser()...)).atLogin(),
 		at("TCP on the second network", tunnelled, tcp("{peer-b}:7700")),
+		at("TCP on the second network on IPv6", tunnelled, tcp("{peer-b6}:7700")),
 		at("UDP on the second network to a root-owned server", tunnelled, udp("{peer-b}:7710")),
 		at("UDP to a root-owned server's second address, from the first: it answers from another", silent, udp("{peer-b}:7710").from("{here}:0")),
 		at("TCP to a root-owned server's second address, from the first", tunnelled, tcp("{peer-b}:7710").from("{here}:0")),
@@ -103,12 +107,14 @@ func besideTheTunnel() []leakAttempt {
 		at("UDP to a peer, IP_UNICAST_IF", refusal, udp("{peer}:7700").with("unicast-if")),
 		at("UDP to a peer, IP_PKTINFO", refusal, udp("{peer}:7700").with("pktinfo")),
 		at("UDP to a peer by way of another host (source route)", denied, udp("{peer}:7700").with("source-route:{outsider}")).controlledByRoot(),
-		at("UDP on the second network's IPv6, which nobody listed", refusal, udp("{peer-b6}:7700")),
-		at("TCP on the second network's IPv6, which nobody listed", refusal, tcp("{peer-b6}:7700")),
+		at("UDP on the second network on IPv6, SO_BINDTODEVICE", refusal, udp("{peer-b6}:7700").bound("eth1")),
+		at("UDP on a network that nobody listed", refusal, udp("{peer-stray}:7700")),
+		at("TCP on a network that nobody listed", refusal, tcp("{peer-stray}:7700")),
 		at("UDP to a peer's link-local address", refusal, udp("{peer-ll}:7700")),
 		at("TCP from slurmd's port to the user's server on slurmd's port, IPv6", refusal, tcp("{peer6}:6818").from("{here6}:6818")),
 		at("UDP to a peer from a linked network namespace", refusal, udp("{peer}:7700")).inBox(),
 		at("UDP to a peer, SO_MARK of WireGuard's own", denied, udp("{peer}:7700").marked(0x51)).controlledByRoot(),
+		at("UDP from a sub-uid, in a step", denied, udp("{peer}:7700").via(subUser()...)),
 		at("raw IP to a peer", denied, proto("raw", "{peer}:0")).controlledByRoot(),
 		at("a frame of one's own (AF_PACKET) to a peer", denied, proto("frame", "{peer}:0")).controlledByRoot(),
 		at("raw IP to a peer, root in a user namespace", denied, proto("raw", "{peer}:0").via("unshare", "--user", "--map-root-user", "--")).controlledByRoot(),
@@ -136,7 +142,7 @@ func toOthers() []leakAttempt {
 		at("multipath TCP to an unlisted host", refusal, proto("mptcp", "{outsider}:7700")).ifSpoken(unix.IPPROTO_MPTCP),
 		at("UDP-Lite to an unlisted host", refusal, proto("udplite", "{outsider}:7700")).ifSpoken(unix.IPPROTO_UDPLITE),
 		at("SCTP to an unlisted host", refusal, proto("sctp", "{outsider}:7700")).ifSpoken(unix.IPPROTO_SCTP),
-		at("UDP from a sub-uid to an unlisted host", refusal, udp("{outsider}:7700").via(subUser()...)),
+		at("UDP from a sub-uid to an unlisted host", refusal, udp("{outsider}:7700").via(subUser()...)).atLogin(),
 		at("UDP to an unlisted host on a socket opened before the prolog ended", refusal, udp("{outsider}:7700").held()),
 		at("TCP to an unlisted host on a connection from before the prolog ended", refusal, tcp("{outsider}:7700").held()),
 		at("UDP to an unlisted host from a linked network namespace", refusal, udp("{outsider}:7700")).inBox(),

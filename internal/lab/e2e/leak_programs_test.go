@@ -71,12 +71,14 @@ func leakPrograms() []leakAttempt {
 	}, streams...)
 }
 
-// setuidPrograms send as root: the fence takes it for the node's own. To peers it is in the tunnel all the same.
+// setuidPrograms send as root, where they may: the fence takes it for the node's own. To peers it is in
+// the tunnel all the same, and in a step they have no root's rights.
 func setuidPrograms() []leakAttempt {
 	setuid := []string{leakProgram + "-setuid"}
 	return []leakAttempt{
-		at("UDP to a peer by a setuid program of root's", tunnelled, udp("{peer}:7700").via(setuid...)),
-		at("UDP to an unlisted host by a setuid program of root's", named, udp("{outsider}:7700").via(setuid...)),
+		at("UDP to a peer by a setuid program of root's", tunnelled, udp("{peer}:7700").via(setuid...)).atLogin(),
+		at("UDP to an unlisted host by a setuid program of root's, in a step", refusal, udp("{outsider}:7700").via(setuid...)),
+		at("UDP to an unlisted host by a setuid program of root's, in a login", named, udp("{outsider}:7700").via(setuid...)).atLogin(),
 	}
 }
 

@@ -64,7 +64,7 @@ func leakWords(t *testing.T, node, peer, mine, other string) *strings.Replacer {
 	var words []string
 	for word, host := range map[string]string{"here": node, "mine": mine, "peer": peer, "other": other, "outsider": "login", "controller": "n0"} {
 		cards := hostCards(t, host)
-		words = append(words, "{"+word+"}", cards[0][0], "{"+word+"6}", "["+cards[0][1]+"]", "{"+word+"-b}", cards[1][0], "{"+word+"-b6}", "["+cards[1][1]+"]")
+		words = append(words, "{"+word+"}", cards[0][0], "{"+word+"6}", "["+cards[0][1]+"]", "{"+word+"-b}", cards[1][0], "{"+word+"-b6}", "["+cards[1][1]+"]", "{"+word+"-stray}", "["+strayAddress(cards[1][1])+"]")
 	}
 	link := strings.Fields(must(t, peer, "root", "ip", "-o", "-6", "addr", "show", "dev", "eth0", "scope", "link"))
 	own, _, _ := strings.Cut(link[slices.Index(link, "inet6")+1], "/")
@@ -165,3 +165,13 @@ func removeBox(t *testing.T, node string) {
 	t.Helper()
 	must(t, node, "root", "sh", "-ec", `nft delete table ip leakbox; echo 0 >/proc/sys/net/ipv4/ip_forward; ip link del box0; ip netns del leakbox`)
 }
+
+// stray adds or deletes addresses of a network that the inventory does not know, as a site may forget one.
+func stray(t *testing.T, do string) {
+	t.Helper()
+	for _, host := range []string{"n1", "n2", "c1", "c2"} {
+		must(t, host, "root", "ip", "addr", do, strayAddress(hostCards(t, host)[1][1])+"/64", "dev", "eth1", "nodad")
+	}
+}
+
+func strayAddress(second string) string { return strings.Replace(second, "fd94:", "fd95:", 1) }

@@ -162,7 +162,7 @@ func (p passing) between(plain bool) bool {
 		if a.Is4() {
 			return b[0] == 10 && (b[1] == 93 || b[1] == 94) && b[2] == third
 		}
-		return b[0] == 0xfd && (b[1] == 0x93 || b[1] == 0x94) && b[13] == third
+		return b[0] == 0xfd && b[1] >= 0x93 && b[1] <= 0x95 && b[13] == third
 	}
 	return of(p.src) && of(p.dst)
 }
