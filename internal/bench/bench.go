@@ -198,6 +198,9 @@ func (b *Bench) submit(ctx context.Context, t target, nodes []string) (string, e
 	if job == "" {
 		return "", fmt.Errorf("submit job: %w", failure)
 	}
+	if ctx.Err() != nil {
+		return "", errors.Join(fmt.Errorf("wait for job %s: %w", job, ctx.Err()), b.cancel(context.WithoutCancel(ctx), job))
+	}
 	file := filepath.Join(b.Directory, "enclave-bench-"+job+".out")
 	out, err := b.Slurm.Run(ctx, "", "cat", file)
 	if err != nil {
@@ -208,6 +211,14 @@ func (b *Bench) submit(ctx context.Context, t target, nodes []string) (string, e
 	}
 	// A job that failed has said why in its output, which is judged next.
 	return out, nil
+}
+
+// cancel takes back a job that nobody waits for any more.
+func (b *Bench) cancel(ctx context.Context, job string) error {
+	ctx, stop := context.WithTimeout(ctx, time.Minute)
+	defer stop()
+	_, err := b.Slurm.Run(ctx, "", "scancel", job)
+	return err
 }
 
 // tail is the end of an output, for an error.

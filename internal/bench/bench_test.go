@@ -23,6 +23,7 @@ type cluster struct {
 	no      map[string]bool // programs that are not there
 	log     []string
 	jobs    int
+	hang    func() // called while sbatch waits
 }
 
 func (c *cluster) Run(_ context.Context, input string, argv ...string) (string, error) {
@@ -42,7 +43,14 @@ func (c *cluster) Run(_ context.Context, input string, argv ...string) (string, 
 	case "rm":
 		delete(c.files, argv[2])
 		return "", nil
+	case "scancel":
+		c.log = append(c.log, "cancelled "+argv[1])
+		return "", nil
 	case "sbatch":
+		if c.hang != nil {
+			c.hang()
+			return "7\n", errors.New("killed")
+		}
 		return c.submit(input, argv)
 	}
 	return "", fmt.Errorf("no program %s", argv[0])
@@ -193,6 +201,16 @@ func TestNet(t *testing.T) {
 		b.Partitions = []string{"gpu"}
 		_, err := b.Net(t.Context())
 		require.ErrorContains(t, err, "gpu: there are cpu, cpu-sev, other")
+	})
+	t.Run("a measurement that is called off takes its job back", func(t *testing.T) {
+		t.Parallel()
+		c := newCluster(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		c.hang = cancel
+		_, err := newBench(c).Net(ctx)
+		require.ErrorIs(t, err, context.Canceled)
+		assert.Equal(t, []string{"cancelled 7"}, c.log)
+		assert.Empty(t, c.files)
 	})
 	t.Run("a job that dies is an error with the end of its output", func(t *testing.T) {
 		t.Parallel()

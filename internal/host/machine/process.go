@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -171,11 +172,16 @@ func Missing(programs []string) []string {
 	return missing
 }
 
+// waitDelay is how long the streams of a program that was killed are waited for: a child of its own
+// may hold them.
+const waitDelay = 2 * time.Second
+
 // Run runs a program to its end with these streams; input may be nil. The int is its exit
 // status; the error says that it could not be run or was killed.
 func Run(ctx context.Context, argv, env []string, input io.Reader, out, errOut io.Writer) (int, error) {
 	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	c.Env, c.Stdin, c.Stdout, c.Stderr = env, input, out, errOut
+	c.WaitDelay = waitDelay
 	err := c.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 		return exit.ExitCode(), nil
