@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 	if mode := os.Getenv(leakAgent); mode != "" {
 		os.Exit(runLeakAgent(mode))
 	}
-	if stage := os.Getenv(killIn); stage != "" {
-		os.Exit(killProlog(stage))
+	if order := os.Getenv(killAt); order != "" {
+		os.Exit(killer(order))
 	}
 	if what := os.Getenv(escapeIn); what != "" {
 		os.Exit(escapeMain(what, os.Args[1:]))

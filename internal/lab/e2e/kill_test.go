@@ -6,8 +6,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -21,27 +21,31 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/journal"
 )
 
-// killIn in the environment makes the test program a killer on a node: it waits for the stage.
-const killIn = "E2E_KILL_PROLOG_IN"
+// killAt in the environment makes the test program a killer on a node: PROGRAM STAGE ACT says which
+// program it is to catch, and at which line of its journal; "resume" as a fourth word lets the program go on when
+// the killer's standard input ends.
+const killAt = "E2E_KILL_AT"
 
 const missed = "missed"
 
-// killProlog kills the node's next prolog in a stage, as its journal tells, and prints the stage
-// that the journal ends with. A stage takes a few milliseconds: the prolog runs in slices until it
-// is there. On a busy machine it may be through with the stage before it can be stopped.
-func killProlog(stage string) int {
+// killer catches the node's next program of that name when its journal ends with a step, and prints the
+// step that it ends with. A step takes less than a millisecond: the program runs in slices until it
+// is there. On a busy machine it may be through with the step before it can be stopped.
+func killer(order string) int {
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
 	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Microsecond) {
-		pids := prologs()
+	words := strings.Fields(order)
+	want := step{words[1], journal.Act(words[2])}
+	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Microsecond) {
+		pids := processesOf(words[0])
 		if len(pids) == 0 {
 			continue
 		}
-		for alive(pids[0]) && lastLine().Stage != stage {
+		for alive(pids[0]) && lastStep() != want {
 			time.Sleep(20 * time.Microsecond) // at the killer's priority nobody else runs meanwhile
-			if lastLine().Seq != 0 {
+			if lastStep() != (step{}) {
 				signalAll(pids, syscall.SIGSTOP)
-				if lastLine().Stage == stage {
+				if lastStep() == want {
 					break
 				}
 				signalAll(pids, syscall.SIGCONT)
@@ -51,13 +55,28 @@ func killProlog(stage string) int {
 			fmt.Println(missed)
 			return 0
 		}
-		signalAll(pids, syscall.SIGKILL)
-		fmt.Println(lastLine().Stage)
+		if len(words) < 4 {
+			signalAll(pids, syscall.SIGKILL)
+			fmt.Println(lastStep())
+			return 0
+		}
+		signalAll(pids, syscall.SIGSTOP)
+		fmt.Println(lastStep())
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		signalAll(pids, syscall.SIGCONT)
 		return 0
 	}
-	fmt.Println("no prolog came")
+	fmt.Println("no " + words[0] + " came")
 	return 1
 }
+
+// step is one line of a journal.
+type step struct {
+	stage string
+	act   journal.Act
+}
+
+func (s step) String() string { return s.stage + " " + string(s.act) }
 
 func signalAll(pids []int, s syscall.Signal) {
 	for _, pid := range pids {
@@ -65,10 +84,10 @@ func signalAll(pids []int, s syscall.Signal) {
 	}
 }
 
-func prologs() (pids []int) {
+func processesOf(program string) (pids []int) {
 	names, _ := filepath.Glob("/proc/[0-9]*/comm")
 	for _, name := range names {
-		if b, err := os.ReadFile(name); err == nil && string(b) == "enclave-prolog\n" {
+		if b, err := os.ReadFile(name); err == nil && string(b) == program+"\n" {
 			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
 			pids = append(pids, pid)
 		}
@@ -78,17 +97,29 @@ func prologs() (pids []int) {
 
 func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
-func lastLine() (l journal.Line) {
+func lastStep() step {
 	names, _ := filepath.Glob("/run/slurm-enclave/*/journal")
 	for _, name := range names {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			continue
 		}
-		lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
-		_ = json.Unmarshal(lines[len(lines)-1], &l)
+		if all := stepsOf(b); len(all) > 0 {
+			return all[len(all)-1]
+		}
 	}
-	return l
+	return step{}
+}
+
+// stepsOf are the steps of a journal, in order.
+func stepsOf(b []byte) (all []step) {
+	for line := range bytes.Lines(b) {
+		var l journal.Line
+		if json.Unmarshal(line, &l) == nil && l.Seq != 0 {
+			all = append(all, step{l.Stage, l.Act})
+		}
+	}
+	return all
 }
 
 // copySelf puts the test program on a node, which sees neither this machine's /tmp nor its build folders.
@@ -126,30 +157,4 @@ func TestP4AKilledPrologLeavesNothing(t *testing.T) {
 		must(t, "n2", "root", "pkill", "-KILL", "enclave-prolog")
 		end(t, id)
 	})
-	const killer = "/root/killer"
-	copySelf(t, "n2", killer)
-	for _, stage := range []string{"mesh", "fence", "subtree"} {
-		t.Run("in stage "+stage, func(t *testing.T) {
-			for try := 1; ; try++ { // the stage may be over before the signal arrives
-				argv, err := state(t).Command("n2", "root", []string{"env", killIn + "=" + stage, killer})
-				require.NoError(t, err)
-				running := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
-				var said strings.Builder
-				running.Stdout = &said
-				require.NoError(t, running.Start())
-				id := submit(t, "alice", "srun hostname", "--partition=cpu-sev", "--nodes=3")
-				require.NoError(t, running.Wait(), said.String())
-				if said.String() == missed+"\n" {
-					await(t, id, "COMPLETED")
-					idle(t)
-				} else {
-					end(t, id)
-				}
-				if said.String() == stage+"\n" {
-					return
-				}
-				require.Less(t, try, 10, "killed too late: %s", said.String())
-			}
-		})
-	}
 }
