@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -131,7 +132,7 @@ func TestKeeperIsOnItsOwn(t *testing.T) {
 				assert.Equal(t, "/dev/null", to)
 			default:
 				// Its own two, by which the kernel tells it of changes.
-				if inode := strings.Trim(strings.TrimPrefix(to, "socket:"), "[]"); strings.Contains(proc(t, pid, "net/netlink"), " "+inode+" ") {
+				if inode := strings.Trim(strings.TrimPrefix(to, "socket:"), "[]"); slices.Contains(strings.Fields(proc(t, pid, "net/netlink")), inode) {
 					continue
 				}
 				// The Go runtime's own: its poller, and the cgroup's share of the processors.
