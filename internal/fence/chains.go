@@ -55,7 +55,6 @@ func (p *plan) notrackIn() Chain {
 // does. Only those on ports that no user can have: what a user's own server answers must be known
 // for an answer.
 func (p *plan) daemons(key4, key6 Key, port func(Service) Match) []Rule {
-	const firstOfUsers = 1024
 	var out []Rule
 	for i, s := range p.in.Inbound {
 		switch r := rule(Notrack, "", port(s)); {
@@ -180,6 +179,7 @@ func (p *plan) input() Chain {
 		rules = append(rules, p.each(s.set, hosts(s.Addresses), Source4, Source6, rule(Accept, "", p.srunPorts()))...)
 	}
 	rules = append(rules, p.inbound(p.in.Inbound)...)
+	rules = append(rules, p.errors()...)
 	rules = append(rules, rule(Drop, CounterDropped))
 	return Chain{Name: "in", Type: "filter", Hook: "input", Priority: priorityFilter, Rules: rules}
 }

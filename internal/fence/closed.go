@@ -27,6 +27,8 @@ type Streams struct {
 // minutes, without a user id, and now that the tunnel is gone, in clear: their flows still have
 // the job's mark and are dropped.
 //
+// All flows are tracked here, so an ICMP error gets in as related to one or not at all.
+//
 // A packet must pass all tables, so a job's fence replaces this one (see Up) and this one
 // replaces the job's.
 func Closed(uidMin uint32, inbound []Service, streams Streams) (Table, error) {

@@ -13,15 +13,7 @@ const (
 	original = 0
 	reply    = 1
 
-	// ICMP errors that path MTU discovery and untracked flows need, and IPv6's neighbour and
-	// multicast listener discovery. An error about a flow of the tunnel is dropped before.
-	icmpUnreachable  = 3
-	icmpTimeExceeded = 11
-	icmpParameter    = 12
-	icmp6FirstError  = 1
-	icmp6LastError   = 4
-	icmp6FirstND     = 130
-	icmp6LastND      = 136
+	firstOfUsers = 1024 // the smallest port that a user can have
 )
 
 // named is a server under the name of its set and counter.
@@ -110,7 +102,7 @@ func (p *plan) each(set string, prefixes []netip.Prefix, key4, key6 Key, r Rule)
 	return out
 }
 
-// inbound lets others reach the listed services, and the ICMP that IP does not work without.
+// inbound lets others reach the listed services, and the ICMPv6 that IPv6 does not work without.
 func (p *plan) inbound(list []Service) []Rule {
 	var out []Rule
 	for i, s := range list {
@@ -121,10 +113,5 @@ func (p *plan) inbound(list []Service) []Rule {
 		}
 		out = append(out, p.each(serviceSet("inbound", i), s.Addresses, Source4, Source6, r)...)
 	}
-	for _, kind := range []uint32{icmpUnreachable, icmpTimeExceeded, icmpParameter} {
-		out = append(out, rule(Accept, "", num(ICMP4Type, kind)))
-	}
-	return append(out,
-		rule(Accept, "", Match{Key: ICMP6Type, From: icmp6FirstError, To: icmp6LastError}),
-		rule(Accept, "", Match{Key: ICMP6Type, From: icmp6FirstND, To: icmp6LastND}))
+	return append(out, rule(Accept, "", Match{Key: ICMP6Type, From: icmp6FirstND, To: icmp6LastND}))
 }

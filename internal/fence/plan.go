@@ -74,7 +74,7 @@ func Plan(in Input) (Table, error) {
 	p := &plan{in: in}
 	chains := []Chain{
 		p.notrackIn(), p.notrackOut(), p.pre(), p.calls(), p.outRoute(),
-		p.user(), p.out(), p.outMark(), p.input(), p.forward(), p.post(),
+		p.user(), p.out(), p.outMark(), p.errors4(), p.errors6(), p.input(), p.forward(), p.post(),
 	}
 	return Table{Name: Name(in.Key.Job), Counters: counterNames(), Sets: p.sets, Chains: chains}, nil
 }

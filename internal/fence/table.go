@@ -105,6 +105,20 @@ const (
 	ICMP6Type     Key = "icmpv6 type"
 )
 
+// The keys of the packet that an ICMP error quotes behind its own head of eight bytes, for chains
+// that only errors of the family get to.
+const (
+	Quoted4Head           Key = "@th,64,8" // version and length of the header
+	Quoted4Proto          Key = "@th,136,8"
+	Quoted4Source         Key = "@th,224,16" // port, behind a header without options
+	Quoted4Target         Key = "@th,240,16"
+	Quoted6Next           Key = "@th,112,8"
+	Quoted6Source         Key = "@th,384,16" // port, behind a header without extensions
+	Quoted6Target         Key = "@th,400,16"
+	Quoted6FragmentNext   Key = "@th,384,8"
+	Quoted6FragmentSource Key = "@th,448,16" // port, behind a fragment's extension
+)
+
 // Match compares one key with a name (of a device or a set) or with a range of numbers.
 type Match struct {
 	Key      Key

@@ -34,6 +34,16 @@ var fields = map[fence.Key]field{
 	fence.Target6:    {unix.NFPROTO_IPV6, 0, expr.PayloadBaseNetworkHeader, 24, 16},
 	fence.ICMP4Type:  {unix.NFPROTO_IPV4, unix.IPPROTO_ICMP, expr.PayloadBaseTransportHeader, 0, 1},
 	fence.ICMP6Type:  {unix.NFPROTO_IPV6, unix.IPPROTO_ICMPV6, expr.PayloadBaseTransportHeader, 0, 1},
+
+	fence.Quoted4Head:           {0, 0, expr.PayloadBaseTransportHeader, 8, 1},
+	fence.Quoted4Proto:          {0, 0, expr.PayloadBaseTransportHeader, 17, 1},
+	fence.Quoted4Source:         {0, 0, expr.PayloadBaseTransportHeader, 28, 2},
+	fence.Quoted4Target:         {0, 0, expr.PayloadBaseTransportHeader, 30, 2},
+	fence.Quoted6Next:           {0, 0, expr.PayloadBaseTransportHeader, 14, 1},
+	fence.Quoted6Source:         {0, 0, expr.PayloadBaseTransportHeader, 48, 2},
+	fence.Quoted6Target:         {0, 0, expr.PayloadBaseTransportHeader, 50, 2},
+	fence.Quoted6FragmentNext:   {0, 0, expr.PayloadBaseTransportHeader, 48, 1},
+	fence.Quoted6FragmentSource: {0, 0, expr.PayloadBaseTransportHeader, 56, 2},
 }
 
 // compile translates a rule into nftables' expressions.
