@@ -326,6 +326,7 @@ func TestTheSiteWorksThroughSlurmrestd(t *testing.T) {
 	id := submit(t, "alice", "srun true; until [ -e ~/seen-$SLURM_JOB_ID ]; do sleep 1; done", "--partition=cpu-sev", "--nodes=3")
 	eventually(t, 60*time.Second, func() bool { return drained(t, "n2") != "" }, func() string { return must(t, "n0", "root", "sinfo", "-R") + log() })
 	assert.Regexp(t, `^enclave:E2\d\d `, drained(t, "n2"))
+	await(t, id, "PENDING") // n2's prolog has told Slurm of its failure, too
 	on(t, "n2", "root", "sh", "-c", "echo '{}' >/run/enclave-tsm.faults")
 	resume(t, "n2")
 	started(t, id, "alice", "n1")
