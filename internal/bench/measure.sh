@@ -64,12 +64,13 @@ fi
 
 if [ -n "$(command -v iperf3)" ]; then
 	port=$((20000 + SLURM_JOB_ID % 10000))
-	step --nodes=1 --ntasks=1 --nodelist="$peer" iperf3 --server --one-off --port "$port" >/dev/null &
+	step --nodes=1 --ntasks=1 --nodelist="$peer" iperf3 --server --port "$port" >/dev/null &
 	server=$!
 	step --nodes=2 --ntasks=2 sh -c "$ticks" ticks before "$holder"
 	echo "@begin iperf3"
 	tries=0
-	# The server may not listen yet: then the client ends at once.
+	# The server may not listen yet: then the client ends at once. It serves more than one: a client that
+	# failed half way would else have used it up.
 	until result=$(iperf3 --client "$second" --port "$port" --time "$seconds" --omit 1 --json); do
 		tries=$((tries + 1))
 		[ "$tries" -lt 100 ] || break
