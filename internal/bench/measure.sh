@@ -63,8 +63,9 @@ if [ -n "$program" ]; then
 fi
 
 if [ -n "$(command -v iperf3)" ]; then
+	said=$(mktemp)
 	port=$((20000 + SLURM_JOB_ID % 10000))
-	step --nodes=1 --ntasks=1 --nodelist="$peer" iperf3 --server --port "$port" >/dev/null &
+	step --nodes=1 --ntasks=1 --nodelist="$peer" iperf3 --server --port "$port" >"$said" 2>&1 &
 	server=$!
 	step --nodes=2 --ntasks=2 sh -c "$ticks" ticks before "$holder"
 	echo "@begin iperf3"
@@ -81,5 +82,6 @@ if [ -n "$(command -v iperf3)" ]; then
 	step --nodes=2 --ntasks=2 sh -c "$ticks" ticks after "$holder"
 	kill "$server" 2>/dev/null
 	wait "$server" 2>/dev/null
+	rm -f "$said"
 fi
 echo "@complete"
