@@ -116,7 +116,7 @@ func TestRenewal(t *testing.T) {
 
 // sendUntilKilled sends to the node and writes when it did so last. It takes no notice of Slurm's
 // first signal, so that what stops its packets is the tunnel.
-const sendUntilKilled = `trap "" TERM; while :; do echo x >/dev/udp/%/9; echo $EPOCHREALTIME >/lustre/last-$SLURM_JOB_ID; sleep 0.02; done 2>/dev/null`
+const sendUntilKilled = `trap "" TERM; while :; do echo still-sending >/dev/udp/%/9; echo $EPOCHREALTIME >/lustre/last-$SLURM_JOB_ID; sleep 0.02; done 2>/dev/null`
 
 func TestRevocationStopsTrafficWithinASecond(t *testing.T) {
 	idle(t)

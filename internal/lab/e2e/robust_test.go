@@ -38,7 +38,7 @@ func TestRobustAFlushEndsTheJob(t *testing.T) {
 			assert.Contains(t, must(t, "n2", "root", "cat", "/run/slurm-enclave/gate/"+id+".deny"), code)
 			await(t, id, "CANCELLED")
 			t.Logf("the job was cancelled after %d ms", time.Since(began).Milliseconds())
-			for _, f := range holding(c.stop(), "x\n") {
+			for _, f := range holding(c.stop(), "still-sending\n") {
 				assert.NotEqual(t, netip.MustParseAddr(address(t, "n2")), f.src, "in clear: %s", f)
 			}
 			lost(t, id, code, "n2")
