@@ -23,7 +23,7 @@ CHARDEN   := -O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_S
 SPANK_C   := $(wildcard spank/*.c)
 SPANK_H   := $(wildcard spank/*.h)
 
-.PHONY: help leak build plugin test test-unit test-asan test-e2e test-vm matrix nightly lint bench bench-scale soak demo install install-files uninstall deps tools clean fuzz
+.PHONY: help leak failures build plugin test test-unit test-asan test-e2e test-vm matrix nightly lint bench bench-scale soak demo install install-files uninstall deps tools clean fuzz
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -67,13 +67,17 @@ test: build
 matrix: build
 	scripts/matrix
 
-## nightly  matrix, soak and long fuzzing, some hours; writes docs/nightly.md. SUITES= JOBS=200 FUZZTIME=5m
+## nightly  matrix, failures, soak and long fuzzing, some hours; writes docs/nightly.md. SUITES= JOBS=200 FUZZTIME=5m
 nightly: build
 	scripts/nightly
 
 ## leak     the attempts to get a job's data past the tunnel, one by one, with counts and controls
 leak: build
 	scripts/leak
+
+## failures the failures of docs/failures.md, one by one in a lab, and what came of each; half an hour. RUN=PATTERN
+failures: build
+	scripts/failures
 
 ## test-vm  machines with Debian's cloud kernel under QEMU: kernel WireGuard, cgroup v2
 test-vm: build
@@ -83,7 +87,7 @@ test-vm: build
 lint: $(LINT)
 	$(LINT) run ./...
 	clang-format --dry-run -Werror $(SPANK_C) $(SPANK_H) $(wildcard scripts/mpi/*.c)
-	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/leak scripts/bench scripts/fuzz scripts/matrix scripts/nightly scripts/soak internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
+	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/leak scripts/failures scripts/bench scripts/fuzz scripts/matrix scripts/nightly scripts/soak internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
 	for f in $(SPANK_C); do $(CC) $(CWARN) -O2 -fanalyzer -DENCLAVE_VERSION='"$(VERSION)"' -fsyntax-only $$f || exit 1; done
 
 $(LINT):
