@@ -138,10 +138,10 @@ func (t timely) Drain(ctx context.Context, node, reason string) error {
 }
 
 // Resume is verifier.Nodes'.
-func (t timely) Resume(ctx context.Context, node, reasonPrefix string) error {
+func (t timely) Resume(ctx context.Context, node, reasonPrefix string, drained time.Time) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return t.site.Resume(ctx, node, reasonPrefix)
+	return t.site.Resume(ctx, node, reasonPrefix, drained)
 }
 
 // Requeue is verifier.Outcomes'.

@@ -87,7 +87,8 @@ func (s *Site) JobState(ctx context.Context, id uint32) (enclave.JobState, error
 }
 
 // Drain drains a node; the reason begins with "enclave:" and a code. A node that is drained
-// already keeps its reason: a foreign one is the admin's, one of ours is the first cause.
+// already keeps its reason: a foreign one is the admin's, one of ours is the first cause. Slurm's
+// own words for a failed prolog or epilog are no cause: where they came first, ours replace them.
 func (s *Site) Drain(ctx context.Context, node, reason string) error {
 	if code, _, ok := strings.Cut(reason, " "); !ok || len(code) != len(Prefix)+4 || !strings.HasPrefix(code, Prefix+"E") {
 		return fmt.Errorf("drain node %s: reason %q does not begin with %sE###", node, reason, Prefix)
@@ -100,7 +101,7 @@ func (s *Site) drain(ctx context.Context, e errand) error {
 	if err != nil {
 		return err
 	}
-	if n.Drained() && n.Reason != "" {
+	if n.Drained() && n.Reason != "" && !slurmsOwn(n.Reason) {
 		return nil
 	}
 	if err = s.slurm.Drain(ctx, e.Node, e.Reason); err != nil {
@@ -109,19 +110,20 @@ func (s *Site) drain(ctx context.Context, e errand) error {
 	if n, err = s.slurm.Node(ctx, e.Node); err != nil {
 		return err
 	}
-	if !n.Drained() {
-		return fmt.Errorf("drain node %s: not drained after the command", e.Node)
+	if !n.Drained() || slurmsOwn(n.Reason) {
+		return fmt.Errorf("drain node %s: not drained for our reason after the command", e.Node)
 	}
 	return nil
 }
 
 // Resume takes our own drain back when its reason begins with the word reasonPrefix
-// ("enclave:E220"). Any other drain stays.
-func (s *Site) Resume(ctx context.Context, node, reasonPrefix string) error {
+// ("enclave:E220"). Any other drain stays, but for the one that Slurm adds to ours when it hears
+// of the failed prolog afterwards; drained is when ours was.
+func (s *Site) Resume(ctx context.Context, node, reasonPrefix string, drained time.Time) error {
 	if !strings.HasPrefix(reasonPrefix, Prefix) {
 		return fmt.Errorf("resume node %s: %q is no reason of ours", node, reasonPrefix)
 	}
-	return s.try(ctx, kindResume, errand{Node: node, Reason: reasonPrefix})
+	return s.try(ctx, kindResume, errand{Node: node, Reason: reasonPrefix, Drained: drained})
 }
 
 func (s *Site) resume(ctx context.Context, e errand) error {
@@ -131,6 +133,9 @@ func (s *Site) resume(ctx context.Context, e errand) error {
 	}
 	if !n.Drained() || !begins(n.Reason, e.Reason) {
 		return nil
+	}
+	if err = s.listen(ctx, errand{Node: e.Node, Drained: e.Drained, Looks: looks}); err != nil {
+		return err
 	}
 	return s.slurm.Resume(ctx, e.Node)
 }

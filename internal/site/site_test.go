@@ -60,10 +60,10 @@ func TestDrains(t *testing.T) {
 		b := newBench(t)
 		require.NoError(t, b.Drain(t.Context(), "n1", "enclave:E220 report does not verify"))
 		assert.Contains(t, b.slurm.String(), "node n1 idle+drain <enclave:E220 report does not verify>\n")
-		require.NoError(t, b.Resume(t.Context(), "n1", "enclave:E22"))
-		require.NoError(t, b.Resume(t.Context(), "n1", "enclave:E221"))
+		require.NoError(t, b.Resume(t.Context(), "n1", "enclave:E22", b.now))
+		require.NoError(t, b.Resume(t.Context(), "n1", "enclave:E221", b.now))
 		assert.Contains(t, b.slurm.String(), "drain", "another code does not resume it")
-		require.NoError(t, b.Resume(t.Context(), "n1", "enclave:E220"))
+		require.NoError(t, b.Resume(t.Context(), "n1", "enclave:E220", b.now.Add(-time.Hour)))
 		assert.Contains(t, b.slurm.String(), "node n1 idle <>\n")
 		assert.Zero(t, b.waiting(t))
 	})
@@ -72,7 +72,7 @@ func TestDrains(t *testing.T) {
 		b := newBench(t)
 		b.slurm.nodes["n1"] = &slurm.Node{Name: "n1", State: []string{"idle", "drain"}, Reason: "fan broken, ask bob"}
 		require.NoError(t, b.Drain(t.Context(), "n1", "enclave:E220 x"))
-		require.NoError(t, b.Resume(t.Context(), "n1", "enclave:E220"))
+		require.NoError(t, b.Resume(t.Context(), "n1", "enclave:E220", b.now))
 		assert.Contains(t, b.slurm.String(), "node n1 idle+drain <fan broken, ask bob>\n")
 	})
 	t.Run("our first reason stays, it is the first cause", func(t *testing.T) {
@@ -94,8 +94,8 @@ func TestDrains(t *testing.T) {
 		t.Parallel()
 		b := newBench(t)
 		b.slurm.nodes["n1"] = &slurm.Node{Name: "n1", State: []string{"drain"}, Reason: "fan"}
-		require.Error(t, b.Resume(t.Context(), "n1", ""))
-		require.Error(t, b.Resume(t.Context(), "n1", "fan"))
+		require.Error(t, b.Resume(t.Context(), "n1", "", b.now))
+		require.Error(t, b.Resume(t.Context(), "n1", "fan", b.now))
 		assert.Contains(t, b.slurm.String(), "drain")
 	})
 	t.Run("a drain that Slurm did not hear is kept and done later", func(t *testing.T) {

@@ -26,6 +26,7 @@ type Spool interface {
 const (
 	kindDrain   = "drain"
 	kindResume  = "resume"
+	kindEcho    = "echo"
 	kindRequeue = "requeue"
 	kindEnd     = "end"
 	kindVerdict = "verdict"
@@ -43,6 +44,8 @@ const (
 // errand is the body of every kind.
 type errand struct {
 	Node       string      `json:"node,omitempty"`
+	Drained    time.Time   `json:"drained,omitzero"` // when the node was, which is to be resumed
+	Looks      int         `json:"looks,omitempty"`  // that are left
 	Reason     string      `json:"reason,omitempty"`
 	Job        uint32      `json:"job,omitempty"`
 	Restart    uint32      `json:"restart,omitempty"`
@@ -77,6 +80,8 @@ func (s *Site) do(ctx context.Context, kind string, e errand) error {
 		return s.drain(ctx, e)
 	case kindResume:
 		return s.resume(ctx, e)
+	case kindEcho:
+		return s.echo(ctx, e)
 	case kindRequeue:
 		return s.requeue(ctx, e)
 	case kindEnd:

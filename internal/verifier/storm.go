@@ -106,7 +106,7 @@ func (v *Verifier) carryOut(ctx context.Context, out ruling) {
 	}
 	for _, f := range out.resume {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
-		err := v.Site.Resume(call, f.Node, "enclave:"+string(f.Code))
+		err := v.Site.Resume(call, f.Node, "enclave:"+string(f.Code), f.At)
 		cancel()
 		if err == nil {
 			err = v.Ledger.Resumed(ctx, f.Name, f.Node)
@@ -133,7 +133,7 @@ func (v *Verifier) Return(ctx context.Context, node string) error {
 	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if err := v.Site.Resume(call, node, "enclave:"+string(f.Code)); err != nil {
+	if err := v.Site.Resume(call, node, "enclave:"+string(f.Code), f.At); err != nil {
 		return enclave.Refuse("E511", enclave.FaultService, "node %s could not be resumed: %v", node, err)
 	}
 	if err := v.Ledger.Resumed(ctx, f.Name, node); err != nil {

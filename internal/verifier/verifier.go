@@ -29,10 +29,10 @@ type Jobs interface {
 }
 
 // Nodes takes nodes out of Slurm's service and back. Resume does nothing unless the node's
-// reason starts with the prefix: what an admin drained stays drained.
+// reason starts with the prefix: what an admin drained stays drained. drained is when we did it.
 type Nodes interface {
 	Drain(ctx context.Context, node, reason string) error
-	Resume(ctx context.Context, node, reasonPrefix string) error
+	Resume(ctx context.Context, node, reasonPrefix string, drained time.Time) error
 }
 
 // Outcomes tells Slurm what became of a job. Requeue of a job that is pending already is no

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 )
@@ -84,7 +85,7 @@ func (s *Site) Drain(_ context.Context, node, reason string) error {
 }
 
 // Resume takes back what has this reason.
-func (s *Site) Resume(_ context.Context, node, prefix string) error {
+func (s *Site) Resume(_ context.Context, node, prefix string, _ time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.call("resume %s", node); err != nil {
