@@ -40,7 +40,7 @@ type Image struct {
 	initrd  string
 }
 
-// Contents are the programs of an image beside busybox, ip and nft: path in the machine to path
+// Contents are the programs of an image beside busybox, dash, ip and nft: path in the machine to path
 // here. The one at /agent must call Play. A program that is linked to libraries brings them.
 type Contents map[string]string
 
@@ -101,12 +101,12 @@ func fill(a *archive, root, release string, c Contents) error {
 	a.file("/etc/group", 0o644, []byte(group))
 	a.file("/init", 0o755, initScript)
 	all := maps.Clone(c)
-	for _, name := range []string{"busybox", "ip", "nft"} {
+	for to, name := range map[string]string{"/bin/busybox": "busybox", "/bin/dash": "dash", "/sbin/ip": "ip", "/sbin/nft": "nft"} {
 		from, err := program(name)
 		if err != nil {
 			return err
 		}
-		all[map[string]string{"busybox": "/bin/busybox", "ip": "/sbin/ip", "nft": "/sbin/nft"}[name]] = from
+		all[to] = from
 	}
 	for to, from := range all {
 		a.copy(to, from)

@@ -3,6 +3,9 @@
 # The first process of a test machine: mounts what a node has, loads what the machine is made of,
 # and hands over to the agent. What WireGuard and nftables need is loaded by the kernel's own asking.
 /bin/busybox --install -s /bin
+# busybox's shell takes its own ip before the one of PATH, and that one flushes all routes when it is asked for
+# some of them. Tests and scripts get a shell that looks for programs where it is told to.
+ln -sf dash /bin/sh
 export PATH=/sbin:/bin
 chmod 755 / # of a tmpfs that anybody may write to
 mount -t proc proc /proc
