@@ -63,11 +63,11 @@ plugin: $(BIN)/enclave.so $(BIN)/libenclave-submit.so $(BIN)/pingpong $(BIN)/pay
 test: build
 	scripts/test
 
-## matrix   the end-to-end suite on Slurm 22.05, 24.11 and 26.05, one after another; SUITES='trixie forky' RUN=PATTERN
+## matrix   the end-to-end suite on Slurm 22.05, 24.11 and 26.05, two side by side; SUITES='trixie forky' RUN=PATTERN AT_ONCE=2
 matrix: build
 	scripts/matrix
 
-## nightly  matrix, failures, soak and long fuzzing, some hours; writes docs/nightly.md. SUITES= JOBS=200 FUZZTIME=5m
+## nightly  matrix, failures, soak and long fuzzing, some hours; writes docs/nightly.md. SUITES= AT_ONCE=2 RUN= JOBS=200 SUITE= FUZZTIME=5m
 nightly: build
 	scripts/nightly
 
@@ -104,7 +104,7 @@ bench-scale: $(BIN)/enclave-lab
 	@mkdir -p .cache/scale
 	$(BIN)/enclave-lab scale --nodes $(or $(N),1000) --dir .cache/scale $(SCALE)
 
-## soak     JOBS=200 in cpu-sev, one by one and in bursts with cancels: drained nodes, leftovers, receipts
+## soak     JOBS=200 in cpu-sev, one by one and in bursts (TOGETHER=20) with cancels: drained nodes, leftovers, receipts; SUITE=trixie
 soak: build
 	scripts/soak
 
