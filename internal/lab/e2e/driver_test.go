@@ -122,6 +122,10 @@ func doDriver(ctx context.Context, d slurmDriver, act, on string) (a said, err e
 		if r, ok := d.(*slurm.REST); ok {
 			a.Duties, err = r.ByCommand(ctx)
 		}
+	case "version":
+		if r, ok := d.(*slurm.REST); ok {
+			a.Text, err = r.Version(ctx)
+		}
 	default:
 		err = fmt.Errorf("no such act %q", act)
 	}

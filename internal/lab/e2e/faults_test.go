@@ -180,6 +180,8 @@ func TestP1AMissingPluginLineOpensNothing(t *testing.T) {
 	assert.Empty(t, drained(t, "n1"))
 	assert.NotContains(t, must(t, "n1", "root", "ls", "/srv/enclave-fs/lab/proj/digimed"), "ran-"+id)
 	assert.NotContains(t, must(t, "n2", "root", "ip", "-o", "link"), "enc"+id)
+	// Slurm drains n2 for the failed prolog, too, a moment after us: who resumes it before is told "Prolog error".
+	await(t, id, "PENDING")
 	must(t, "n0", "root", "scancel", id)
 	on(t, "n2", "root", "sh", "-c", "cp /root/plugstack.kept "+conf)
 	resume(t, "n2")
