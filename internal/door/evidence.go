@@ -25,7 +25,7 @@ func (n *node) attested(ctx context.Context) (err error) {
 	}
 	var nonce api.NonceAnswer
 	err = n.timed("nonce", func() error {
-		nonce, err = n.client.Nonce(ctx, api.NonceRequest{Job: n.job.JobKey, Node: n.name, Purpose: claim.PurposeJob})
+		nonce, err = n.client.Nonce(ctx, api.NonceRequest{Job: n.job.JobKey, Node: n.name, Purpose: claim.PurposeJob, HPKE: n.keys.Public().HPKE})
 		return heard(err)
 	})
 	if err != nil {

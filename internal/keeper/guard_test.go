@@ -158,6 +158,7 @@ func TestGuard(t *testing.T) {
 		s.flush(t)
 		s.tell()
 		time.Sleep(30 * time.Second)
+		synctest.Wait()
 		assert.NoFileExists(t, s.goFile())
 		assert.True(t, s.tunnel.closed)
 		s.set(nil, nil)

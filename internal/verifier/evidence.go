@@ -65,16 +65,17 @@ func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announc
 	v.mu.Lock()
 	x.spoke = true
 	again := x.repeats(a)
+	prepared := x.early
 	err := v.admissible(s, x, a, unsigned, began)
 	if err == nil && !again {
-		x.judging = a.Signature
+		x.judging, x.early = a.Signature, nil
 	}
 	v.mu.Unlock()
 	if err != nil || again {
 		return err
 	}
 	// A node that hangs up must not look like a ledger that can't be written.
-	result, envelope, broken := v.judge(context.WithoutCancel(ctx), s, x.node, a)
+	result, envelope, broken := v.judge(context.WithoutCancel(ctx), s, x.node, a, prepared)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	x.judging = nil
@@ -111,17 +112,20 @@ func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement, unsigned e
 
 // judge has the evidence appraised for the claim that the verifier computes itself, adds the
 // checks against the inventory, and stores it all. The envelope is what the seed will be sealed in:
-// most of that work is done here, and not when the last node's evidence is in.
-func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *api.Announcement) (*enclave.AttestationResult, *roster.Envelope, *enclave.Refusal) {
+// the prepared one, where that is for the key announced. Most of that work is done by here, and not when
+// the last node's evidence is in.
+func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *api.Announcement, prepared *early) (*enclave.AttestationResult, *roster.Envelope, *enclave.Refusal) {
 	name := s.plan.Tenant.Policy
 	if !v.inForce(name, s.plan.Policy) {
 		v.stopAll(s, enclave.Refuse("E508", enclave.FaultService, "policy %q changed while the job started", name))
 		return nil, nil, nil
 	}
 	c := api.JobClaim(a.Job, s.plan.Job.HetOffset, v.digest, s.plan.Policy, a)
-	var envelope *roster.Envelope
+	envelope := prepared.take(a.Keys.HPKE)
 	result, refusal := v.appraise(ctx, name, node, c, a, func() (err error) {
-		envelope, err = roster.NewEnvelope(a.Node, a.Keys.HPKE)
+		if envelope == nil {
+			envelope, err = roster.NewEnvelope(a.Node, a.Keys.HPKE)
+		}
 		return err
 	})
 	work, cancel := context.WithTimeout(ctx, closeTimeout)

@@ -32,6 +32,7 @@ func (v *Verifier) Nonce(ctx context.Context, node string, r api.NonceRequest) (
 	if err = v.speak(s, x); err != nil {
 		return api.NonceAnswer{}, err
 	}
+	v.prepare(x, r.HPKE)
 	n, err := v.tickets.give(holder{r.Job, node, r.Purpose}, v.Config.Limits.Nonce())
 	if err != nil {
 		return api.NonceAnswer{}, err

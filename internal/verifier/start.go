@@ -59,6 +59,7 @@ type seat struct {
 	post     *api.Announcement
 	result   *enclave.AttestationResult
 	envelope *roster.Envelope // for the seed, until that is in it
+	early    *early           // the same, made before there is evidence
 	broken   *enclave.Refusal // the node's own word, or what appraisal made of its evidence
 	ready    *api.ReadyRequest
 	answer   *roster.Answer

@@ -87,7 +87,7 @@ func (n *node) connect(ctx context.Context) error {
 
 // prepare takes a nonce, has the chip sign a report, and stops before it is posted.
 func (n *node) prepare(ctx context.Context, job enclave.JobKey) error {
-	nonce, err := n.client.Nonce(ctx, api.NonceRequest{Job: job, Node: n.Name, Purpose: claim.PurposeJob})
+	nonce, err := n.client.Nonce(ctx, api.NonceRequest{Job: job, Node: n.Name, Purpose: claim.PurposeJob, HPKE: n.Keys.HPKE})
 	if err != nil {
 		return err
 	}

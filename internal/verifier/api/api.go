@@ -88,11 +88,14 @@ type Settlement struct {
 	Refusal  *enclave.Refusal `json:"refusal,omitempty"`
 }
 
-// NonceRequest opens a node's part in a job.
+// NonceRequest opens a node's part in a job. HPKE (1216 bytes, MLKEM768X25519) is the key that its
+// announcement will hold, when it has it already: the verifier prepares the seed's envelope
+// meanwhile. It binds nobody; what counts is the key of the announcement.
 type NonceRequest struct {
 	Job     enclave.JobKey `json:"job"`
 	Node    string         `json:"node"`
 	Purpose claim.Purpose  `json:"purpose"`
+	HPKE    []byte         `json:"hpke,omitempty"`
 }
 
 // NonceAnswer is every field of the claim that the node cannot know itself.
