@@ -2,24 +2,38 @@ package tunnel_test
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
 )
 
+// close puts up the fence of a node between jobs.
+func (n *node) close(t *testing.T) {
+	t.Helper()
+	closed, err := fence.Closed(1000, []fence.Service{{Name: "slurmd", Proto: "tcp", Port: 6818}},
+		fence.Streams{Hosts: []netip.Addr{netip.MustParseAddr("10.77.0.100")}, Ports: fence.PortRange{First: 61001, Last: 61200}})
+	require.NoError(t, err)
+	n.Must(func() error { return fence.Up(t.Context(), filter.Kernel{}, closed) })
+}
+
+// unclose takes it down.
+func (n *node) unclose(t *testing.T) {
+	t.Helper()
+	n.Must(func() error { return filter.Kernel{}.Replace(t.Context(), fence.Table{}, fence.ClosedName) })
+}
+
 // TestClosed is a node between jobs.
 func TestClosed(t *testing.T) {
 	l := build(t)
 	n1 := l.nodes[0]
-	closed, err := fence.Closed(1000, []fence.Service{{Name: "slurmd", Proto: "tcp", Port: 6818}},
-		fence.Streams{Hosts: []netip.Addr{netip.MustParseAddr("10.77.0.100")}, Ports: fence.PortRange{First: 61001, Last: 61200}})
-	require.NoError(t, err)
-	n1.Must(func() error { return fence.Up(t.Context(), filter.Kernel{}, closed) })
+	n1.close(t)
 	serve(t, l.x, 0, "udp", "10.77.0.100:7000")
 	serve(t, n1.Node, 0, "tcp", "10.77.0.1:6818")
 	serve(t, n1.Node, 0, "tcp", ":7001")
@@ -39,8 +53,36 @@ func TestClosed(t *testing.T) {
 	assert.True(t, reach("10.77.0.1:6818"), "a service is reached")
 	assert.False(t, reach("10.77.0.1:7001"), "nothing else is")
 	t.Run("control: without the fence", func(t *testing.T) {
-		n1.Must(func() error { return filter.Kernel{}.Replace(t.Context(), fence.Table{}, fence.ClosedName) })
+		n1.unclose(t)
 		assert.True(t, person())
 		assert.True(t, reach("10.77.0.1:7001"))
+	})
+}
+
+// TestErrorsAboutADaemonsSilentFlow: between jobs a neighbour ends no flow that conntrack has forgotten.
+func TestErrorsAboutADaemonsSilentFlow(t *testing.T) {
+	l := build(t)
+	n1 := l.nodes[0]
+	n1.close(t)
+	x := &inward{t: t, l: l, n1: n1, y: newNeighbour(t, l.sw), mac: hardware(t, n1.Node)}
+	x.a1, x.a2 = n1.own.Addresses[0], netip.MustParseAddr("10.77.0.100")
+	server := serve(t, l.x, 0, "udp", "10.77.0.100:7000")
+	n1.Run("sh", "-c", "for f in udp_timeout udp_timeout_stream; do echo 1 >/proc/sys/net/netfilter/nf_conntrack_$f; done")
+	flow := act(t, n1.Node, 0, role{Proto: "udp", Address: "10.77.0.100:7000", Local: "10.77.0.1:7110", Payload: secret})
+	flow.must("got")
+	server.must("heard")
+	require.Eventually(t, func() bool {
+		return !strings.Contains(n1.Run("cat", "/proc/net/nf_conntrack"), "sport=7110")
+	}, 20*time.Second, 100*time.Millisecond)
+	about := ip(x.a1, x.a2, unix.IPPROTO_UDP, udp(7110, 7000, "12345678"))
+	forged := ip(x.a2, x.a1, unix.IPPROTO_ICMP, icmp(3, 3, 0, about))
+	x.put(forged)
+	assert.False(t, flow.says("error", 300*time.Millisecond))
+	flow.say("STILL-THERE")
+	flow.must("STILL-THERE")
+	t.Run("control: without the fence", func(t *testing.T) {
+		n1.unclose(t)
+		x.put(forged)
+		assert.True(t, flow.says("error", 5*time.Second))
 	})
 }
