@@ -32,6 +32,7 @@ func upCommand() *cobra.Command {
 	c.Flags().IntVar(&spec.Plain, "plain", 1, "hosts in partition cpu")
 	c.Flags().StringVar(&spec.Suite, "suite", "", "Debian suite whose Slurm the hosts run, made on first use; empty is this machine's own")
 	c.Flags().BoolVar(&spec.Rest, "slurmrestd", false, "start slurmrestd, and let enclaved talk to Slurm through it")
+	c.Flags().StringVar(&spec.Domain, "domain", "", "what Slurm's names of the nodes end in, for NodeNames that are not the hosts' names")
 	c.Flags().StringVar(&spec.Driver, "driver", "", "how enclaved talks to Slurm: cli or rest (rest with --slurmrestd)")
 	return c
 }

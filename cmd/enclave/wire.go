@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -18,11 +19,14 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/certs"
 	"github.com/slurm-enclave/slurm-enclave/internal/cli"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
+	"github.com/slurm-enclave/slurm-enclave/internal/doctor"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/munge"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/program"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/survey"
 	"github.com/slurm-enclave/slurm-enclave/internal/release"
 	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
+	"github.com/slurm-enclave/slurm-enclave/internal/slurmconf"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/client"
@@ -73,23 +77,8 @@ func node() cli.Machine {
 			}
 			return client.New(client.Options{Address: cfg.Verifier.Address, Pin: pin, Patience: patience}), pin, nil
 		},
-		Prover: func(path string) (cli.Prover, enclave.Digest, enclave.PublicKey, error) {
-			cfg, pin, err := load(path)
-			if err != nil {
-				return nil, enclave.Digest{}, enclave.PublicKey{}, err
-			}
-			cert, err := client.LoadNode(state)
-			if err != nil {
-				return nil, enclave.Digest{}, enclave.PublicKey{}, fmt.Errorf("this node is not enrolled: %w", err)
-			}
-			key, ok := cert.PrivateKey.(ed25519.PrivateKey)
-			if !ok {
-				return nil, enclave.Digest{}, enclave.PublicKey{}, errors.New("the node's key is not of Ed25519")
-			}
-			pub := enclave.PublicKey(key.Public().(ed25519.PublicKey)) //nolint:forcetypeassert // the public half of an Ed25519 key is one
-			return client.New(client.Options{Address: cfg.Verifier.Address, Pin: pin, Patience: patience, Certificate: cert}), pin, pub, nil
-		},
-		Sound: door.Sound,
+		Prover: prover,
+		Sound:  door.Sound,
 		Registrar: func(path string) (cli.Registrar, error) {
 			cfg, _, err := load(path)
 			if err != nil {
@@ -102,15 +91,49 @@ func node() cli.Machine {
 	}
 }
 
-// nodeName is the host name up to the first dot, which slurmd too looks for in slurm.conf. A
-// name that is not in the inventory is refused by the verifier.
-func nodeName() (string, error) {
-	name, err := os.Hostname()
+// prover is an enrolled node's way to enclaved. Who it is says its certificate.
+func prover(path string) (cli.Prover, enclave.Digest, cli.Enrolled, error) {
+	cfg, pin, err := load(path)
+	if err != nil {
+		return nil, enclave.Digest{}, cli.Enrolled{}, err
+	}
+	cert, err := client.LoadNode(state)
+	if err != nil {
+		return nil, enclave.Digest{}, cli.Enrolled{}, fmt.Errorf("this node is not enrolled: %w", err)
+	}
+	key, ok := cert.PrivateKey.(ed25519.PrivateKey)
+	if !ok {
+		return nil, enclave.Digest{}, cli.Enrolled{}, errors.New("the node's key is not of Ed25519")
+	}
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		return nil, enclave.Digest{}, cli.Enrolled{}, fmt.Errorf("read the node's certificate: %w", err)
+	}
+	self := cli.Enrolled{Node: leaf.Subject.CommonName, Key: enclave.PublicKey(key.Public().(ed25519.PublicKey))} //nolint:forcetypeassert // the public half of an Ed25519 key is one
+	return client.New(client.Options{Address: cfg.Verifier.Address, Pin: pin, Patience: patience, Certificate: cert}), pin, self, nil
+}
+
+// nodeName is what slurm.conf calls this host. Where that can't be read here it is the host's name up to the
+// first dot: one that is not in the inventory is refused by the verifier.
+func nodeName(path string) (string, error) {
+	host, err := os.Hostname()
 	if err != nil {
 		return "", fmt.Errorf("read host name: %w", err)
 	}
-	name, _, _ = strings.Cut(name, ".")
-	return name, nil
+	cfg, _, err := load(path)
+	if err != nil {
+		return "", err
+	}
+	conf, err := slurmconf.Read(survey.Configuration{}, confPath(cfg, ""))
+	if err != nil {
+		return "", err
+	}
+	name, err := doctor.NodeName(conf, host)
+	if errors.Is(err, doctor.ErrNoNodes) {
+		name, _, _ = strings.Cut(host, ".")
+		return name, nil
+	}
+	return name, err
 }
 
 // host is this node outside of any job.

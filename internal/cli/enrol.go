@@ -41,14 +41,20 @@ type Registrar interface {
 // Machine is what `enclave node` needs of the host that it runs on. Enroller and Registrar read
 // the configuration file; they are called when a command needs them.
 type Machine struct {
-	Name      func() (string, error) // NodeName
+	Name      func(config string) (string, error) // NodeName of this host
 	Attest    func(ctx context.Context, reportData [64]byte) (enclave.Evidence, error)
 	Enroller  func(config string) (e Enroller, verifier enclave.Digest, err error)
-	Prover    func(config string) (p Prover, verifier enclave.Digest, key enclave.PublicKey, err error)
+	Prover    func(config string) (p Prover, verifier enclave.Digest, self Enrolled, err error)
 	Sound     func(ctx context.Context, config string) []enclave.Check // this node's ground, outside of a job
 	Registrar func(config string) (Registrar, error)
 	Store     func(c tls.Certificate) error // the node's key and certificate, for good
 	In        io.Reader                     // the admin's yes
+}
+
+// Enrolled is who a node is to the verifier: what its certificate says.
+type Enrolled struct {
+	Node string
+	Key  enclave.PublicKey
 }
 
 // pollEnrolment is how often a node asks whether the admin has answered.
@@ -79,15 +85,17 @@ func configOf(c *cobra.Command) string {
 func (m Machine) enrolCommand() *cobra.Command {
 	var request bool
 	var id machineID
+	var name string
 	c := nodeCommand("enrol [NODE]", "Make this node known, or say yes to one that wants to be", cobra.MaximumNArgs(1))
 	c.Flags().BoolVar(&request, "request", false, "on the node: make key and report, and wait for the admin")
+	c.Flags().StringVar(&name, "node", "", "on the node: its NodeName, where slurm.conf does not lead to it from the host's name")
 	c.Flags().StringVar(&id.chip, "chip", "", "on the controller: the chip that the node must have, in place of the question")
 	c.Flags().StringVar(&id.report, "report-id", "", "the same, where the host masks the chip: the report id that the node shows")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		switch {
 		case request && len(args) == 0 && id == machineID{}:
-			return m.request(c.Context(), configOf(c), c.OutOrStdout())
-		case !request && len(args) == 1:
+			return m.request(c.Context(), configOf(c), name, c.OutOrStdout())
+		case !request && len(args) == 1 && name == "":
 			return m.approve(c.Context(), configOf(c), c.OutOrStdout(), args[0], id)
 		}
 		return &ExitError{ExitUsage, errors.New("want --request on the node, or NODE on the controller")}

@@ -18,10 +18,12 @@ import (
 
 // request makes a new key, has the chip vouch for it, and waits until the admin said yes. Only
 // then is anything stored: a node that is enrolled already stays so if the wish comes to nothing.
-func (m Machine) request(ctx context.Context, config string, out io.Writer) error {
-	node, err := m.Name()
-	if err != nil {
-		return fmt.Errorf("find node's name: %w", err)
+func (m Machine) request(ctx context.Context, config, node string, out io.Writer) error {
+	if node == "" {
+		var err error
+		if node, err = m.Name(config); err != nil {
+			return &ExitError{ExitUnknown, fmt.Errorf("find this node's name: %w; --node NAME says it", err)}
+		}
 	}
 	e, verifier, err := m.Enroller(config)
 	if err != nil {

@@ -20,6 +20,8 @@ import (
 
 // registry is a verifier that keeps one wish.
 type registry struct {
+	nameless error // slurm.conf does not know this host
+
 	pending  []api.PendingEnrol
 	enrolled string
 	asked    api.EnrolRequest
@@ -73,13 +75,13 @@ func (r *registry) Return(_ context.Context, node string) error {
 func runNode(t *testing.T, r *registry, in string, stored *tls.Certificate, args ...string) (string, error) {
 	t.Helper()
 	m := cli.Machine{
-		Name: func() (string, error) { return "n1", nil },
+		Name: func(string) (string, error) { return "n1", r.nameless },
 		Attest: func(_ context.Context, data [64]byte) (enclave.Evidence, error) {
 			return enclave.Evidence{Report: data[:]}, nil
 		},
 		Enroller: func(string) (cli.Enroller, enclave.Digest, error) { return r, enclave.Digest{3}, nil },
-		Prover: func(string) (cli.Prover, enclave.Digest, enclave.PublicKey, error) {
-			return r, enclave.Digest{3}, enclave.PublicKey{4}, nil
+		Prover: func(string) (cli.Prover, enclave.Digest, cli.Enrolled, error) {
+			return r, enclave.Digest{3}, cli.Enrolled{Node: "n1", Key: enclave.PublicKey{4}}, nil
 		},
 		Sound:     func(context.Context, string) []enclave.Check { return r.ground },
 		Registrar: func(string) (cli.Registrar, error) { return r, nil },
@@ -155,6 +157,7 @@ func TestTheAdminSaysYesToOneChip(t *testing.T) {
 		"a masked chip, by its zeros":         {[]api.PendingEnrol{masked("ef")}, "", []string{"n1", "--chip", zeros}, cli.ExitMissing, ""},
 		"a masked chip, by another report id": {[]api.PendingEnrol{masked("aa")}, "", []string{"n1", "--report-id", id}, cli.ExitMissing, ""},
 		"a report id where chips have names":  {[]api.PendingEnrol{wish("ab")}, "", []string{"n1", "--report-id", id}, cli.ExitMissing, ""},
+		"a name on the controller":            {nil, "", []string{"n1", "--node", "n1"}, cli.ExitUsage, ""},
 		"both sides at once":                  {nil, "", []string{"n1", "--request"}, cli.ExitUsage, ""},
 		"no side":                             {nil, "", nil, cli.ExitUsage, ""},
 	} {
@@ -206,4 +209,19 @@ func TestRevokeAndReturn(t *testing.T) {
 	_, err = runNode(t, r, "", nil, "return", "n2")
 	require.NoError(t, err)
 	assert.Equal(t, "revoke n1: gone\nrevoke n2: stolen disk\nrevoke n2: stolen disk\nreturn n2", r.log)
+}
+
+func TestANodeThatSlurmConfDoesNotKnowSaysItsName(t *testing.T) {
+	t.Parallel()
+	var stored tls.Certificate
+	r := &registry{nameless: errors.New("find blade7 in /etc/slurm/slurm.conf: it is neither a NodeHostname nor a NodeName there")}
+	_, err := runNode(t, r, "", &stored, "enrol", "--request")
+	assert.Equal(t, cli.ExitUnknown, exitCode(err))
+	require.ErrorContains(t, err, "blade7")
+	require.ErrorContains(t, err, "--node NAME")
+	out, err := runNode(t, r, "", &stored, "enrol", "--request", "--node", "n1.hpc.example.org")
+	require.NoError(t, err)
+	assert.Contains(t, out, "enclave node enrol n1.hpc.example.org")
+	_, err = pki.ParseRequest("n1.hpc.example.org", r.asked.CSR)
+	require.NoError(t, err)
 }

@@ -36,15 +36,11 @@ func (m Machine) prove(ctx context.Context, config string, out io.Writer) error 
 	if hostStatus(checks) != nil {
 		return &ExitError{ExitFailure, errors.New("not proved: this node is not sound")}
 	}
-	node, err := m.Name()
-	if err != nil {
-		return fmt.Errorf("find node's name: %w", err)
-	}
-	p, verifier, key, err := m.Prover(config)
+	p, verifier, self, err := m.Prover(config)
 	if err != nil {
 		return &ExitError{ExitUnknown, err}
 	}
-	nonce, err := p.EnrolNonce(ctx, node)
+	nonce, err := p.EnrolNonce(ctx, self.Node)
 	if err != nil {
 		return asked(err)
 	}
@@ -53,7 +49,7 @@ func (m Machine) prove(ctx context.Context, config string, out io.Writer) error 
 		return fmt.Errorf("make key: %w", err)
 	}
 	r := api.ProveRequest{Nonce: nonce.Nonce, HPKE: sealing.PublicKey().Bytes()}
-	data, err := api.EnrolClaim(nonce.Cluster, verifier, nonce.Policy, node, nonce.Nonce, enclave.NodeKeys{Ed25519: key, HPKE: r.HPKE}).ReportData()
+	data, err := api.EnrolClaim(nonce.Cluster, verifier, nonce.Policy, self.Node, nonce.Nonce, enclave.NodeKeys{Ed25519: self.Key, HPKE: r.HPKE}).ReportData()
 	if err != nil {
 		return err
 	}
@@ -68,5 +64,5 @@ func (m Machine) prove(ctx context.Context, config string, out io.Writer) error 
 	if a.Result.Simulated {
 		simulated = ", SIMULATED"
 	}
-	return printText(out, fmt.Sprintf("proved%s; on the controller: enclave node return %s\n", simulated, printable(node)))
+	return printText(out, fmt.Sprintf("proved%s; on the controller: enclave node return %s\n", simulated, printable(self.Node)))
 }

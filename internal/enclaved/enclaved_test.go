@@ -165,7 +165,7 @@ func (c *controller) attester(node string) func(context.Context, [64]byte) (encl
 // command is `enclave node enrol` on the node or on the controller.
 func (c *controller) command(node, dir string) func(args ...string) error {
 	m := cli.Machine{
-		Name: func() (string, error) { return node, nil }, Attest: c.attester(node),
+		Name: func(string) (string, error) { return node, nil }, Attest: c.attester(node),
 		Enroller: func(string) (cli.Enroller, enclave.Digest, error) {
 			return client.New(client.Options{Address: fmt.Sprintf("127.0.0.1:%d", c.port), Pin: c.pin}), c.pin, nil
 		},

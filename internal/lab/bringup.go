@@ -32,7 +32,7 @@ func (s *supervisor) bringUp(ctx context.Context) error {
 		case RoleEnclave:
 			return s.startNode(ctx, c)
 		case RolePlain:
-			return c.start(ctx, "slurmd", "", "slurmd", "-D", "-N", c.Name)
+			return s.startSlurmd(ctx, c)
 		}
 		return nil
 	})
@@ -40,6 +40,11 @@ func (s *supervisor) bringUp(ctx context.Context) error {
 		return err
 	}
 	return n0.until(ctx, machine.Program{Argv: []string{"sinfo", "-h", "-N", "-o", "%T"}}, allIdle)
+}
+
+// startSlurmd leaves it to slurmd to find out by NodeHostname which node it is, as on a site's hosts.
+func (s *supervisor) startSlurmd(ctx context.Context, c *computer) error {
+	return c.start(ctx, "slurmd", "", "slurmd", "-D")
 }
 
 func allIdle(out string) bool {

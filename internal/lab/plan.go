@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/job"
 	"github.com/slurm-enclave/slurm-enclave/internal/lab/suite"
 )
 
@@ -52,6 +53,17 @@ type Spec struct {
 	// Rest starts slurmrestd on n0; enclaved talks to Slurm through it, unless Driver is "cli".
 	Rest   bool   `json:"rest,omitempty"`
 	Driver string `json:"driver,omitempty"`
+
+	// Domain is what Slurm's names of the nodes end in, after a dot; "" is nothing. The hosts keep their short names.
+	Domain string `json:"domain,omitempty"`
+}
+
+// NodeName is what Slurm calls a host.
+func (s Spec) NodeName(h Host) string {
+	if s.Domain == "" {
+		return h.Name
+	}
+	return h.Name + "." + s.Domain
 }
 
 // User is a user of the lab: there is no such user on the machine itself.
@@ -80,6 +92,9 @@ func Users() []User {
 func (s Spec) Check() error {
 	if s.Driver != "" && s.Driver != "cli" && (s.Driver != "rest" || !s.Rest) {
 		return fmt.Errorf("plan lab: driver %q, want cli, or rest with slurmrestd", s.Driver)
+	}
+	if s.Domain != "" && job.CheckNodeName(s.Domain) != nil {
+		return fmt.Errorf("plan lab: domain %q, want letters, digits, dots and dashes", s.Domain)
 	}
 	for _, n := range []int{s.Nodes, s.Plain} {
 		if n < 1 || n > MaxNodes {

@@ -43,7 +43,21 @@ func TestSlurmConf(t *testing.T) {
 		assert.Contains(t, partition, "PartitionName=cpu-sev Nodes=n[1-5] OverSubscribe=EXCLUSIVE ")
 	})
 	t.Run("a lab of one node is a hostlist Slurm reads", func(t *testing.T) {
-		assert.Equal(t, "n1", hostlist("n", 1))
+		assert.Equal(t, "n1", Spec{}.hostlist("n", 1))
+	})
+	t.Run("Slurm's names may end in a domain, the hosts' own do not", func(t *testing.T) {
+		s := Spec{Nodes: 3, Plain: 1, Domain: "hpc.example.org"}
+		require.NoError(t, s.Check())
+		conf := slurmConf(s, base{}, true)
+		assert.Contains(t, conf, "NodeName=n3.hpc.example.org NodeHostname=n3 NodeAddr=10.93.1.3 ")
+		assert.Contains(t, conf, "PartitionName=cpu Nodes=c1.hpc.example.org ")
+		partition, err := partitionConf(s)
+		require.NoError(t, err)
+		assert.Contains(t, partition, "Nodes=n1.hpc.example.org,n2.hpc.example.org,n3.hpc.example.org ")
+		assert.Contains(t, hostsFile(s), "\n10.93.1.3 n3 n3.hpc.example.org\n")
+		assert.Contains(t, hostsFile(Spec{Nodes: 3, Plain: 1}), "\n10.93.1.3 n3\n")
+		s.Domain = "hpc; x"
+		require.ErrorContains(t, s.Check(), "domain")
 	})
 	t.Run("the samples of etc are included, not repeated", func(t *testing.T) {
 		conf := slurmConf(Spec{Nodes: 1, Plain: 1}, base{}, true)

@@ -55,7 +55,7 @@ func inventoryYAML(s Spec) string {
 			for _, card := range h.Cards() {
 				all = append(all, fmt.Sprintf("%s, \"%s\"", card[0].Addr(), card[1].Addr()))
 			}
-			fmt.Fprintf(&b, "  - {name: %s, addresses: [%s], tunnel: %s}\n", h.Name, strings.Join(all, ", "), h.Address.Addr())
+			fmt.Fprintf(&b, "  - {name: %s, addresses: [%s], tunnel: %s}\n", s.NodeName(h), strings.Join(all, ", "), h.Address.Addr())
 		}
 	}
 	return b.String()

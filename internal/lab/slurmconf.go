@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/slurm-enclave/slurm-enclave/etc"
@@ -52,21 +53,25 @@ func slurmConf(s Spec, b base, cgroups bool) string {
 	lines = append(lines, s.tokens()...)
 	for _, h := range s.Hosts() {
 		if h.Role == RoleEnclave || h.Role == RolePlain {
-			lines = append(lines, fmt.Sprintf("NodeName=%s NodeAddr=%s CPUs=2 RealMemory=512 State=UNKNOWN", h.Name, h.Address.Addr()))
+			lines = append(lines, fmt.Sprintf("NodeName=%s NodeHostname=%s NodeAddr=%s CPUs=2 RealMemory=512 State=UNKNOWN", s.NodeName(h), h.Name, h.Address.Addr()))
 		}
 	}
 	lines = append(lines,
-		"PartitionName=cpu Nodes="+hostlist("c", s.Plain)+" Default=YES MaxTime=INFINITE State=UP",
+		"PartitionName=cpu Nodes="+s.hostlist("c", s.Plain)+" Default=YES MaxTime=INFINITE State=UP",
 		"Include /etc/slurm/slurm.conf.d/partition.conf")
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// hostlist names count hosts, as Slurm writes it.
-func hostlist(prefix string, count int) string {
-	if count == 1 {
-		return prefix + "1"
+// hostlist names count nodes as slurm.conf wants it: a range stands at the end of a name only.
+func (s Spec) hostlist(prefix string, count int) string {
+	if s.Domain == "" && count > 1 {
+		return fmt.Sprintf("%s[1-%d]", prefix, count)
 	}
-	return fmt.Sprintf("%s[1-%d]", prefix, count)
+	names := make([]string, count)
+	for i := range names {
+		names[i] = s.NodeName(Host{Name: fmt.Sprintf("%s%d", prefix, i+1)})
+	}
+	return strings.Join(names, ",")
 }
 
 func slurmdbdConf(s Spec) string {
@@ -89,7 +94,7 @@ func hostsFile(s Spec) string {
 	b := strings.Builder{}
 	b.WriteString("127.0.0.1 localhost\n::1 localhost\n")
 	for _, h := range s.Hosts() {
-		fmt.Fprintf(&b, "%s %s\n", h.Address.Addr(), h.Name)
+		fmt.Fprintf(&b, "%s %s\n", h.Address.Addr(), strings.Join(slices.Compact([]string{h.Name, s.NodeName(h)}), " "))
 	}
 	return b.String()
 }
@@ -117,5 +122,5 @@ func partitionConf(s Spec) (string, error) {
 	if !strings.Contains(text, samplesNodes) {
 		return "", fmt.Errorf("read sample slurm.conf.d/partition.conf: no %q in it", samplesNodes)
 	}
-	return strings.Replace(text, samplesNodes, "Nodes="+hostlist("n", s.Nodes)+" ", 1), nil
+	return strings.Replace(text, samplesNodes, "Nodes="+s.hostlist("n", s.Nodes)+" ", 1), nil
 }
