@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,19 +14,21 @@ import (
 func (s screen) reportCommand() *cobra.Command {
 	var restart uint32
 	var asJSON bool
-	c := command("report JOBID", "One screen on a job: verdict, nodes, network, storage, timeline", cobra.ExactArgs(1))
+	c := command("report JOBID[.RESTART]", "One screen on a job: verdict, nodes, network, storage, timeline", cobra.ExactArgs(1))
 	c.RunE = func(c *cobra.Command, args []string) error {
-		job, err := jobID(args[0])
+		job, which, err := jobAndRestart(args[0])
 		if err != nil {
 			return err
+		}
+		if c.Flags().Changed("restart") {
+			if which != nil && *which != restart {
+				return &ExitError{ExitUsage, fmt.Errorf("%s and --restart %d are two starts", printable(args[0]), restart)}
+			}
+			which = &restart
 		}
 		src, err := s.source(c.Context())
 		if err != nil {
 			return err
-		}
-		var which *uint32
-		if c.Flags().Changed("restart") {
-			which = &restart
 		}
 		r, err := src.Report(c.Context(), job, which)
 		if err != nil {
@@ -46,8 +49,11 @@ func (s screen) reportCommand() *cobra.Command {
 	return c
 }
 
-// jobID reads a Slurm job id.
+// jobID reads a Slurm job id. An element of an array has one of its own, which people rarely see.
 func jobID(s string) (uint32, error) {
+	if array, element, ok := strings.Cut(s, "_"); ok && array != "" && strings.Trim(array+element, "0123456789[]-,%") == "" {
+		return 0, &ExitError{ExitUsage, fmt.Errorf("%s is of an array: say the number of its own, which sacct -X -o JobID,JobIDRaw -j %s tells", s, array)}
+	}
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil || n == 0 {
 		return 0, &ExitError{ExitUsage, fmt.Errorf("%q is no job id", printable(s))}

@@ -135,43 +135,6 @@ func because(r *enclave.Refusal) string {
 	return ": " + string(r.Code) + " " + r.Reason
 }
 
-// nodeTable has one line per node, and below it what failed.
-func nodeTable(out io.Writer, nodes []api.NodeReport) {
-	w := table(out)
-	row(w, "  Node", "Evidence", "Result", "Firmware (bl/tee/snp/ucode)", "Measurement", "Closed again")
-	for _, n := range nodes {
-		evidence := or(n.Product, "none")
-		if n.Simulated {
-			evidence += " SIMULATED"
-		}
-		if n.Weak {
-			evidence += " WEAK"
-		}
-		row(w, "  "+n.Name, evidence, or(string(n.Result), "none"), or(n.TCB, "-"), shortHex(n.Measurement), closed(n.Closed))
-	}
-	_ = w.Flush() // a strings.Builder never fails
-	for _, n := range nodes {
-		for _, c := range n.Checks {
-			if c.Result != enclave.CheckPass {
-				_, _ = fmt.Fprintf(out, "    %s: check %s: %s: %s\n", n.Name, c.Name, c.Result, c.Reason)
-			}
-		}
-		if n.Refusal != nil {
-			_, _ = fmt.Fprintf(out, "    %s: %s\n", n.Name, n.Refusal.Error())
-		}
-	}
-}
-
-func closed(c *bool) string {
-	switch {
-	case c == nil:
-		return "not told"
-	case *c:
-		return "yes"
-	}
-	return "NO"
-}
-
 // networkLine never prints a zero that nobody counted: nodes tell their counters at the end.
 func networkLine(r api.Report) string {
 	n := r.Network

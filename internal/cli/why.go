@@ -26,7 +26,7 @@ type Why struct {
 
 func (s screen) whyCommand() *cobra.Command {
 	var asJSON bool
-	c := command("why JOBID|NODE", "What happened to a job or a node, since when, what is likely, what to do", cobra.ExactArgs(1))
+	c := command("why JOBID[.RESTART]|NODE", "What happened to a job or a node, since when, what is likely, what to do", cobra.ExactArgs(1))
 	c.RunE = func(c *cobra.Command, args []string) error {
 		src, err := s.source(c.Context())
 		if err != nil {
@@ -47,12 +47,12 @@ func (s screen) whyCommand() *cobra.Command {
 
 // whyOf takes a number for a job: Slurm allows a node of that name, people do not make one.
 func whyOf(ctx context.Context, src Source, subject string) (Why, error) {
-	if strings.Trim(subject, "0123456789") == "" {
-		job, err := jobID(subject)
+	if strings.Trim(subject, "0123456789._[]-,%") == "" {
+		job, restart, err := jobAndRestart(subject)
 		if err != nil {
 			return Why{}, err
 		}
-		r, err := src.Report(ctx, job, nil)
+		r, err := src.Report(ctx, job, restart)
 		if err != nil {
 			return Why{}, asked(err)
 		}
