@@ -385,8 +385,18 @@ end
 
 -- The way in -----------------------------------------------------------------------------------
 
+-- What is Slurm's own word for a refusal. slurmrestd shows its users nothing else.
+local WORDS = {
+	E102 = "ESLURM_INVALID_ACCOUNT", E103 = "ESLURM_INVALID_ACCOUNT", E117 = "ESLURM_INVALID_ACCOUNT",
+	E118 = "ESLURM_INVALID_NODE_COUNT",
+}
+
 local function denied(code, text)
 	slurm.log_user("%s", "enclave: " .. code .. ": " .. text)
+	local word = WORDS[code]
+	if word and type(slurm[word]) == "number" and slurm[word] ~= 0 then
+		return slurm[word]
+	end
 	return number_or(slurm.ESLURM_ACCESS_DENIED, number_or(slurm.ERROR, -1))
 end
 

@@ -8,7 +8,7 @@ local NO_VAL, NO_VAL16 = 4294967294, 65534
 local said, logged
 
 slurm = {
-	SUCCESS = 0, ERROR = -1, ESLURM_ACCESS_DENIED = 2002, NO_VAL = NO_VAL, NO_VAL16 = NO_VAL16,
+	SUCCESS = 0, ERROR = -1, ESLURM_ACCESS_DENIED = 2002, ESLURM_INVALID_ACCOUNT = 2045, ESLURM_INVALID_NODE_COUNT = 2006, NO_VAL = NO_VAL, NO_VAL16 = NO_VAL16,
 	log_user = function(...) said[#said + 1] = string.format(...) end,
 	log_error = function(...) logged[#logged + 1] = string.format(...) end,
 }
@@ -87,6 +87,10 @@ local function run(name, d, call, want)
 	if want.code then
 		if rc == 0 or not text:find("^enclave: " .. want.code .. ": ") then
 			fail(name, "want %s, got %d %s %s", want.code, rc, text, table.concat(logged, " "))
+		end
+		local word = ({ E102 = 2045, E103 = 2045, E117 = 2045, E118 = 2006 })[want.code] or 2002
+		if rc ~= word then
+			fail(name, "Slurm's own word is %d, want %d", rc, word)
 		end
 		if text:find("[%c\127-\255]") then
 			fail(name, "says bytes that are no text: %q", text)

@@ -48,6 +48,9 @@ func TestMain(m *testing.M) {
 	if what := os.Getenv(escapeIn); what != "" {
 		os.Exit(escapeMain(what, os.Args[1:]))
 	}
+	if os.Getenv(restIn) != "" {
+		os.Exit(restMain())
+	}
 	if kind := os.Getenv(driverIn); kind != "" {
 		os.Exit(driverMain(kind, os.Args[1:]))
 	}

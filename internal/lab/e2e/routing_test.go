@@ -126,6 +126,13 @@ func TestAJobsNameAndCommentAreOnlyText(t *testing.T) {
 		return strings.Contains(comment, "enclave={") && strings.Contains(comment, `jobstats:{"a":"B c"}`)
 	}, func() string { return "AdminComment is " + comment })
 	assert.Equal(t, 1, strings.Count(comment, "enclave={"), "one token, ours: %s", comment)
+	t.Run("a tool that overwrites it afterwards takes nothing from the ledger", func(t *testing.T) {
+		must(t, "n0", "root", "sacctmgr", "-i", "modify", "job", "where", "jobid="+id, "set", "AdminComment=JS1:none")
+		lines := acctOf(t, "alice", id)
+		require.Len(t, lines, 1)
+		assert.Equal(t, "simulated", lines[0].Verdict)
+		assert.Equal(t, "JS1:none\n", must(t, "n0", "root", "sacct", "-X", "-n", "-P", "-j", id, "-o", "AdminComment"), "nobody writes against another tool")
+	})
 }
 
 func TestAJobThatCanNeverRunIsRefusedAtSubmit(t *testing.T) {

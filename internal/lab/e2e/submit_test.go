@@ -89,9 +89,15 @@ func TestARunningEnclaveIsNotChanged(t *testing.T) {
 	id := submit(t, "alice", "sleep 60", "--partition=cpu-sev", "--nodes=2")
 	await(t, id, "RUNNING")
 	t.Cleanup(func() { on(t, "n0", "root", "scancel", id) })
-	for _, change := range []string{"Partition=cpu", "NumNodes=1", "ReqNodeList=n3", "Features=x"} {
-		r := on(t, "login", "alice", "scontrol", "update", "JobId="+id, change)
-		assert.NotZero(t, r.status, "%s was taken: %s", change, r)
+	before := must(t, "n0", "root", "squeue", "-h", "-j", id, "-o", "%P %D %N %a %f %h %x")
+	for _, who := range [][2]string{{"login", "alice"}, {"n0", "root"}} {
+		for _, change := range []string{
+			"Partition=cpu", "NumNodes=1", "NumNodes=3", "ReqNodeList=n3", "NodeList=n1", "ExcNodeList=n3", "Features=x", "Account=astro", "OverSubscribe=YES",
+		} {
+			r := on(t, who[0], who[1], "scontrol", "update", "JobId="+id, change)
+			assert.NotZero(t, r.status, "%s of %s was taken: %s", change, who[1], r)
+		}
 	}
-	assert.Equal(t, "cpu-sev", field(t, id, "Partition"))
+	assert.Equal(t, before, must(t, "n0", "root", "squeue", "-h", "-j", id, "-o", "%P %D %N %a %f %h %x"))
+	must(t, "login", "alice", "scontrol", "update", "JobId="+id, "TimeLimit=30", "JobName=other")
 }
