@@ -32,6 +32,10 @@ func ground(ctx context.Context, path, slurmConf string) (doctor.Site, bool, err
 		return doctor.Site{}, false, err
 	}
 	marked, _ := files.Marked(door.Marker) // a marker that is not trusted is the prolog's to refuse
+	s.Node = marked
+	if host, err := os.Hostname(); err == nil {
+		s.Host = host
+	}
 	ctx, cancel := context.WithTimeout(ctx, slurmAnswers)
 	defer cancel()
 	cli := slurm.NewCLI(program.Runner{})

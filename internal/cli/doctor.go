@@ -88,7 +88,7 @@ func examine(ctx context.Context, path, slurmConf string, open Open, h Storehous
 		return append(out, doctor.Examine(site)...)
 	}
 	site.Inventory, err = inventoryOf(c)
-	out = append(out, tenantSymptom(c), judged(c.Inventory, "E003", "correct "+c.Inventory, fmt.Sprintf("%d nodes", len(site.Inventory.Nodes)), err))
+	out = append(out, tenantSymptom(site.Config), judged(c.Inventory, "E003", "correct "+c.Inventory, fmt.Sprintf("%d nodes", len(site.Inventory.Nodes)), err))
 	out = append(out, policySymptoms(c)...)
 	out = append(out, doctor.Examine(site)...)
 	out = append(out, storeSymptoms(path, h)...)
@@ -112,16 +112,18 @@ func reading(path string, f func(io.Reader) error) error {
 	return errors.Join(f(r), r.Close())
 }
 
-func tenantSymptom(c config.Controller) doctor.Symptom {
-	n := 0
-	err := reading(c.Tenants, func(r io.Reader) error {
-		t, err := tenants.Load(r)
-		if err == nil {
-			n = len(t.Tenants)
-		}
+// tenantSymptom also compares the partitions: what enclave.lua pins is what tenants.yaml says.
+func tenantSymptom(c config.Config) doctor.Symptom {
+	var t *tenants.Table
+	err := reading(c.Controller.Tenants, func(r io.Reader) (err error) {
+		t, err = tenants.Load(r)
 		return err
 	})
-	return judged(c.Tenants, "E007", "correct "+c.Tenants, fmt.Sprintf("%d tenants", n), err)
+	if err != nil {
+		return judged(c.Controller.Tenants, "E007", "correct "+c.Controller.Tenants, "", err)
+	}
+	return judged(c.Controller.Tenants, "E047", "write into it: partitions: ["+strings.Join(c.Partitions, ", ")+"]",
+		fmt.Sprintf("%d tenants", len(t.Tenants)), t.SamePartitions(c.Partitions))
 }
 
 func inventoryOf(c config.Controller) (config.Inventory, error) {

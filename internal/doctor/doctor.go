@@ -44,6 +44,10 @@ type Site struct {
 	// Live is what slurmctld runs with (scontrol show config), names in lower case; nil is not known.
 	Live map[string]string
 
+	// Node says that this host has the marker, Host is its name; "" is not known.
+	Node bool
+	Host string
+
 	// Administrator is the AdminLevel of the account that enclaved runs as; "" is not known.
 	Administrator string
 }
@@ -59,6 +63,8 @@ type rule struct {
 // verdict says how a site stands to a rule: bad is why it is broken, fix the line to write.
 type verdict struct {
 	well, bad, fix string
+
+	soft bool // worth a warning only: the files may not tell all
 }
 
 // Examine judges a site by all rules, in the order in which an admin would set things up.
@@ -69,7 +75,7 @@ func Examine(s Site) []Symptom {
 		switch {
 		case v.bad == "":
 			out = append(out, Symptom{Name: r.name, Result: ladder.Pass, Reason: v.well})
-		case r.warn:
+		case r.warn || v.soft:
 			out = append(out, Symptom{Name: r.name, Result: ladder.Warn, Code: r.code, Reason: v.bad, Fix: v.fix})
 		default:
 			out = append(out, Symptom{Name: r.name, Result: ladder.Fail, Code: r.code, Reason: v.bad, Fix: v.fix})
@@ -80,7 +86,7 @@ func Examine(s Site) []Symptom {
 
 func rules() []rule {
 	var all []rule
-	for _, group := range [][]rule{identityRules(), partitionRules(), prologRules(), schedulingRules(), accountingRules(), fileRules(), liveRules()} {
+	for _, group := range [][]rule{identityRules(), partitionRules(), prologRules(), schedulingRules(), accountingRules(), fileRules(), hostRules(), firewallRules(), liveRules()} {
 		all = append(all, group...)
 	}
 	return all

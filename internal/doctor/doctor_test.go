@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"maps"
 	"os"
 	"regexp"
 	"strings"
@@ -56,6 +57,7 @@ func TestTheSamplesKeepEveryRule(t *testing.T) {
 		s.Live = map[string]string{"prologflags": "Contain,Alloc", "messagetimeout": "30 sec", "accountingstorageenforce": "associations,limits"}
 	})
 	assert.Empty(t, broken(found))
+	assert.Empty(t, broken(examine(t, host(t), onNode)))
 	for _, s := range found {
 		assert.NotEmpty(t, s.Reason, s.Name)
 	}
@@ -71,7 +73,7 @@ type breakage struct {
 
 func breakages() map[string]breakage {
 	const whole = "\x00" // the whole file
-	return map[string]breakage{
+	all := map[string]breakage{
 		"another cluster's name":             {file: conf, from: "ClusterName=mycluster", to: "ClusterName=other", code: "E017", fix: "cluster: other"},
 		"a SlurmUser that we do not know":    {file: conf, from: "SlurmUser=slurm\n", code: "E036", fix: "controller.slurm_user: root"},
 		"slurmctld on another port":          {file: conf, from: "SlurmUser", to: "SlurmctldPort=7000\nSlurmUser", code: "E038", fix: "slurm.slurmctld.port: 7000"},
@@ -126,8 +128,12 @@ func breakages() map[string]breakage {
 			s.Files = f
 		}, code: "E042"}, //nolint:forcetypeassert // it is
 		"ssh that passes by the job":    {file: "/etc/pam.d/sshd", to: "account required pam_slurm_adopt.so\n", code: "E044", fix: "line 1: account required pam_slurm_adopt.so action_adopt_failure=deny"},
+		"preemption by QOS":             {file: conf, from: "SlurmUser", to: "PreemptType=preempt/qos\nSlurmUser", code: "E046", fix: "PreemptType=preempt/partition_prio"},
 		"a slurmctld that was not told": {change: func(s *doctor.Site) { s.Live = map[string]string{"prologflags": "Alloc"} }, code: "E045", fix: "scontrol reconfigure"},
 	}
+	maps.Copy(all, breakagesOfNodes())
+	maps.Copy(all, breakagesOfRest())
+	return all
 }
 
 func TestEveryBrokenRuleIsNamedWithTheLineToChange(t *testing.T) {
@@ -163,7 +169,7 @@ func TestEveryRuleIsBrokenByATest(t *testing.T) {
 	for _, b := range breakages() {
 		tried[b.code] = true
 	}
-	for _, file := range []string{"identity.go", "partition.go", "prolog.go", "scheduling.go", "files.go", "live.go"} {
+	for _, file := range []string{"identity.go", "partition.go", "prolog.go", "scheduling.go", "files.go", "live.go", "host.go", "firewall.go"} {
 		source, err := os.ReadFile(file)
 		require.NoError(t, err)
 		for _, code := range regexp.MustCompile(`"(E\d\d\d)"`).FindAllStringSubmatch(string(source), -1) {

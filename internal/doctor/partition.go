@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ func partitionRules() []rule {
 			"two jobs of one user would share a fence, and one job's processes would be the other's", func(_ Site, v string) bool { return v == "EXCLUSIVE" }),
 		eachPartition("no preemption", "E021", "PreemptMode", "OFF",
 			"a suspended job keeps its tunnels and its view while another runs on its nodes", unpreempted),
+		{name: "no preemption by QOS", code: "E046", warn: true, judge: byQOS},
 		eachPartition("no root jobs", "E022", "DisableRootJobs", "YES",
 			"a job of root would pass by fence and view", func(s Site, v string) bool {
 				if v == "" {
@@ -38,6 +40,21 @@ func unpreempted(s Site, v string) bool {
 		v = strings.ToUpper(global.Text)
 	}
 	return v == "" || v == "OFF"
+}
+
+// byQOS: with preempt/qos Slurm asks the QOS of the two jobs, and no partition. What is in them, slurm.conf does
+// not tell. An enclave that is preempted by requeue or cancel is taken down as any other.
+func byQOS(s Site) verdict {
+	const key = "PreemptType"
+	v, ok := s.Conf.Get(key)
+	if !ok || v.Text != "preempt/qos" {
+		return verdict{well: "PreemptType is not preempt/qos"}
+	}
+	mode, _ := s.Conf.Get("PreemptMode")
+	return verdict{
+		bad: fmt.Sprintf("%s: PreemptMode=OFF of the enclave partitions does not count, a QOS with Preempt= ends (or with %s suspends) their jobs", where(v, ok, key), cmp.Or(mode.Text, "SUSPEND")),
+		fix: "sacctmgr modify qos NAME set Preempt= for those that may be used there, or write in " + v.Where() + ": PreemptType=preempt/partition_prio",
+	}
 }
 
 // enclavePartitions are slurm.conf's lines of the enclave partitions.

@@ -167,6 +167,9 @@ func (b *books) load(c config.Config) error {
 	if err != nil {
 		return wrong("E007", "correct "+c.Controller.Tenants, err)
 	}
+	if err = table.SamePartitions(c.Partitions); err != nil {
+		return wrong("E047", "write the same partitions into both files", fmt.Errorf("%s: %w", c.Controller.Tenants, err))
+	}
 	for _, dir := range []string{c.Controller.Policies, c.Controller.SimulatedRoots} {
 		if dir == "" {
 			continue

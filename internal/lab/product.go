@@ -35,6 +35,7 @@ func productFiles(s Spec, roots []byte) ([]file, error) {
 	for name, to := range map[string]string{
 		"plugstack.conf.d/enclave.conf": "etc/slurm/plugstack.conf.d/enclave.conf",
 		"enclave.lua":                   "etc/slurm-enclave/enclave.lua",
+		"modprobe.d/slurm-enclave.conf": "etc/modprobe.d/slurm-enclave.conf",
 	} {
 		text, err := sample(name)
 		if err != nil {
@@ -114,7 +115,7 @@ func (s *supervisor) startNode(ctx context.Context, c *computer) error {
 	if err := write(ctx, c, faultsFile, "{}\n"); err != nil {
 		return err
 	}
-	err := c.start(ctx, "enclave-tsm", "", "enclave-tsm", "--mount", tsmDir, "--hierarchy", hierarchyDir, "--node", c.Name, "--faults", faultsFile)
+	err := c.start(ctx, "enclave-tsm", "", "enclave-tsm", "--mount", tsmDir, "--hierarchy", hierarchyDir, "--node", s.spec.NodeName(c.Host), "--faults", faultsFile)
 	if err != nil {
 		return err
 	}
@@ -127,7 +128,7 @@ func (s *supervisor) startNode(ctx context.Context, c *computer) error {
 	if _, err = c.run(ctx, machine.Program{Argv: []string{"enclave", "host", "close"}}); err != nil {
 		return err
 	}
-	return c.start(ctx, "slurmd", "", "slurmd", "-D", "-N", c.Name)
+	return s.startSlurmd(ctx, c)
 }
 
 // enrol asks on the node and confirms on the controller, as an admin does who knows the chip.
@@ -142,8 +143,9 @@ func (s *supervisor) enrol(ctx context.Context, c *computer) error {
 		}
 		asked <- err
 	}()
-	chip := attesttest.ChipID(c.Name).String()
-	confirm := machine.Program{Argv: []string{"enclave", "node", "enrol", c.Name, "--chip", chip}}
+	node := s.spec.NodeName(c.Host)
+	chip := attesttest.ChipID(node).String()
+	confirm := machine.Program{Argv: []string{"enclave", "node", "enrol", node, "--chip", chip}}
 	confirmed := s.computers["n0"].until(ctx, confirm, always)
 	if err := <-asked; err != nil {
 		return fmt.Errorf("enrol %s: %w", c.Name, err)

@@ -10,6 +10,7 @@
 package tenants
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -66,6 +67,16 @@ func (t *Table) Account(name string) (Account, bool) {
 		a.Default = t.Defaults[name]
 	}
 	return a, true
+}
+
+// SamePartitions is an error unless these are the table's partitions. enclave.lua pins jobs by the table, nodes and
+// verifier admit them by enclave.yaml: a partition that only one of them knows is not enforced at submit.
+func (t *Table) SamePartitions(partitions []string) error {
+	theirs, ours := slices.Sorted(slices.Values(t.Partitions)), slices.Sorted(slices.Values(partitions))
+	if !slices.Equal(theirs, ours) {
+		return fmt.Errorf("its partitions are %s, those of enclave.yaml %s", strings.Join(theirs, ", "), strings.Join(ours, ", "))
+	}
+	return nil
 }
 
 // Tenant finds a tenant by its name.

@@ -83,6 +83,35 @@ function slurm_job_submit(d, p, uid) return enclave.submit(d, p, uid) end
 function slurm_job_modify(d, r, p, uid) return enclave.modify(d, r, p, uid) end
 `
 
+// nftables is a firewall that an enclave can stand beside.
+const nftables = `#!/usr/sbin/nft -f
+# Not "flush ruleset".
+table inet filter
+delete table inet filter
+table inet filter {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		iif lo accept
+		ct state { established, related, untracked } accept
+		tcp dport 22 accept
+	}
+}
+`
+
+// nodeFiles adds what only an enclave node has.
+func (f Files) nodeFiles() {
+	for _, name := range []string{
+		"/etc/slurm-enclave/enclave-node", "/run/systemd/system", "/etc/systemd/system/slurmd.service.requires/enclave-host.service",
+		"/etc/systemd/system/sysinit.target.wants/nftables.service",
+	} {
+		f.Text[name] = ""
+	}
+	f.Text["/lib/systemd/system/nftables.service"] = "[Service]\nExecStart=/usr/sbin/nft -f /etc/nftables.conf\nExecStop=/usr/sbin/nft flush ruleset\n"
+	f.Text["/etc/systemd/system/nftables.service.d/slurm-enclave.conf"] = "[Service]\nExecStop=\n"
+	f.Text["/etc/nftables.conf"] = nftables
+	f.Text["/proc/sys/kernel/core_pattern"] = "core\n"
+}
+
 // Host is the files of a controller that was set up by the book.
 func Host() (Files, error) {
 	f := Files{Text: map[string]string{
@@ -93,12 +122,14 @@ func Host() (Files, error) {
 		"/proc/sys/net/ipv4/ip_local_port_range":    "32768\t60999\n",
 		"/usr/libexec/slurm-enclave/enclave-prolog": "\x7fELF",
 	}}
+	f.nodeFiles()
 	for sample, name := range map[string]string{
 		"slurm.conf.d/enclave.conf":     "/etc/slurm/slurm.conf.d/enclave.conf",
 		"slurm.conf.d/partition.conf":   "/etc/slurm/slurm.conf.d/partition.conf",
 		"plugstack.conf.d/enclave.conf": "/etc/slurm/plugstack.conf.d/enclave.conf",
 		"prolog-slurmctld":              "/etc/slurm-enclave/prolog-slurmctld",
 		"epilog-slurmctld":              "/etc/slurm-enclave/epilog-slurmctld",
+		"modprobe.d/slurm-enclave.conf": "/etc/modprobe.d/slurm-enclave.conf",
 	} {
 		b, err := fs.ReadFile(etc.Samples, sample)
 		if err != nil {
