@@ -72,6 +72,22 @@ func (l *Ledger) endorsing(e enclave.Endorsements) (out endorsements, missing []
 	return out, missing
 }
 
+// certificates is what came with a piece of evidence, of the row or of the document that it names.
+const certificates = "coalesce((SELECT body FROM documents WHERE digest=delivered), certificates)"
+
+// delivering names the certificates that came with evidence: a host hands out the same for each report, and they
+// are more than the report.
+func (l *Ledger) delivering(body []byte, missing []document) (delivered sql.NullString, _ []document) {
+	if len(body) == 0 {
+		return delivered, missing
+	}
+	d := enclave.Digest(sha256.Sum256(body))
+	if !l.stored.has(d) {
+		missing = append(missing, document{d, body})
+	}
+	return sql.NullString{String: d.String(), Valid: true}, missing
+}
+
 // endorse gives pieces of evidence back what they were judged by.
 func (l *Ledger) endorse(ctx context.Context, list []Evidence, by []endorsements) error {
 	known := map[enclave.Digest][]byte{}

@@ -134,7 +134,7 @@ type Evidence struct {
 }
 
 const insertEvidence = `INSERT INTO evidence
-	(cluster, job, restart, node, purpose, epoch, nonce, report, certificates, provider, keys, result, endorsements, at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)`
+	(cluster, job, restart, node, purpose, epoch, nonce, report, certificates, delivered, provider, keys, result, endorsements, at) VALUES (?,?,?,?,?,?,?,?,X'',?,?,?,?,?,?)`
 
 // AddEvidence stores evidence; a nonce stands in the ledger once, whatever the memory forgot.
 func (l *Ledger) AddEvidence(ctx context.Context, e Evidence) error {
@@ -150,17 +150,15 @@ func (l *Ledger) AddEvidence(ctx context.Context, e Evidence) error {
 // evidenceRow prepares what is to be written before it is anybody's turn to write; put writes it, and
 // kept is to be called when that is on the disk.
 func (l *Ledger) evidenceRow(e Evidence) (put func(context.Context, *sql.Tx) error, kept func()) {
-	report, certificates := e.Evidence.Report, e.Evidence.Certificates
+	report := e.Evidence.Report
 	if report == nil {
 		report = []byte{}
 	}
-	if certificates == nil {
-		certificates = []byte{}
-	}
 	endorsed, missing := l.endorsing(e.Result.Endorsements)
+	delivered, missing := l.delivering(e.Evidence.Certificates, missing)
 	row := []any{
 		e.Key.Cluster, e.Key.Job, e.Key.Restart, e.Node, e.Purpose, e.Epoch, e.Nonce.String(),
-		report, certificates, e.Evidence.Provider, text(e.Keys), text(e.Result), text(endorsed), millis(e.At),
+		report, delivered, e.Evidence.Provider, text(e.Keys), text(e.Result), text(endorsed), millis(e.At),
 	}
 	put = func(ctx context.Context, tx *sql.Tx) error {
 		for _, d := range missing {
@@ -175,7 +173,7 @@ func (l *Ledger) evidenceRow(e Evidence) (put func(context.Context, *sql.Tx) err
 
 // EvidenceOf lists all evidence of one start, in the order it came.
 func (l *Ledger) EvidenceOf(ctx context.Context, k enclave.JobKey) ([]Evidence, error) {
-	rows, err := l.db.QueryContext(ctx, `SELECT node, purpose, epoch, nonce, report, certificates, provider, keys, result, endorsements, at
+	rows, err := l.db.QueryContext(ctx, "SELECT node, purpose, epoch, nonce, report, "+certificates+`, provider, keys, result, endorsements, at
 		FROM evidence WHERE cluster=? AND job=? AND restart=? ORDER BY id`, k.Cluster, k.Job, k.Restart)
 	if err != nil {
 		return nil, fmt.Errorf("list evidence of %s: %w", k, err)

@@ -47,7 +47,7 @@ func (l *Ledger) LatestEvidence(ctx context.Context, node string) (Evidence, err
 	var nonce string
 	var keys, result sql.NullString
 	var at int64
-	err := l.db.QueryRowContext(ctx, `SELECT cluster, job, restart, purpose, epoch, nonce, report, certificates, provider, keys, result, at
+	err := l.db.QueryRowContext(ctx, "SELECT cluster, job, restart, purpose, epoch, nonce, report, "+certificates+`, provider, keys, result, at
 		FROM evidence WHERE node=? ORDER BY id DESC LIMIT 1`, node).
 		Scan(&e.Key.Cluster, &e.Key.Job, &e.Key.Restart, &e.Purpose, &e.Epoch, &nonce, &e.Evidence.Report, &e.Evidence.Certificates, &e.Evidence.Provider, &keys, &result, &at)
 	if errors.Is(err, sql.ErrNoRows) {

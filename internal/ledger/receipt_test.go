@@ -152,6 +152,40 @@ func TestEvidenceComesBackWithWhatItWasJudgedBy(t *testing.T) {
 	require.ErrorIs(t, err, ledger.ErrNotFound)
 }
 
+func TestCertificatesOfManyReportsAreStoredOnce(t *testing.T) {
+	t.Parallel()
+	l, path := open(t)
+	ctx := t.Context()
+	k := plan(1, 0, 2001).Job.JobKey
+	table := drawn(4500)
+	add := func(n byte, certificates []byte) {
+		require.NoError(t, l.AddEvidence(ctx, ledger.Evidence{
+			Key: k, Node: "n1", Purpose: 1, Nonce: enclave.Nonce{n}, Evidence: enclave.Evidence{Report: []byte{n}, Certificates: certificates}, At: noon,
+		}))
+	}
+	add(1, table)
+	add(2, table)
+	add(3, nil)
+	db, err := sql.Open("sqlite", path)
+	require.NoError(t, err)
+	defer func() { _ = db.Close() }()
+	var rows, documents int
+	require.NoError(t, db.QueryRowContext(ctx, "SELECT sum(length(certificates)), (SELECT sum(length(body)) FROM documents) FROM evidence").Scan(&rows, &documents))
+	assert.Zero(t, rows)
+	assert.Equal(t, len(table), documents)
+	_, err = db.ExecContext(ctx, "UPDATE evidence SET certificates=x'0102', delivered=NULL WHERE report=x'01'") // as an earlier release wrote it
+	require.NoError(t, err)
+	list, err := l.EvidenceOf(ctx, k)
+	require.NoError(t, err)
+	require.Len(t, list, 3)
+	assert.Equal(t, []byte{1, 2}, list[0].Evidence.Certificates)
+	assert.Equal(t, table, list[1].Evidence.Certificates)
+	assert.Empty(t, list[2].Evidence.Certificates)
+	last, err := l.LatestEvidence(ctx, "n1")
+	require.NoError(t, err)
+	assert.Empty(t, last.Evidence.Certificates)
+}
+
 func TestTheEnrolmentOfThatDayIsFound(t *testing.T) {
 	t.Parallel()
 	l, _ := open(t)

@@ -83,5 +83,7 @@ CREATE INDEX jobs_unsealed ON jobs (cluster, ended) WHERE sealed IS NULL;
 `, `
 DROP INDEX jobs_running;             -- one that was refused runs until Slurm has ended it
 CREATE INDEX jobs_running ON jobs (cluster) WHERE started IS NOT NULL AND ended IS NULL;
+`, `
+ALTER TABLE evidence ADD COLUMN delivered TEXT; -- digest of the document that is its certificates; NULL: they are in the row
 `}
 }
