@@ -286,6 +286,21 @@ local function choose_partition(d, t, why, account)
 	d.partition = t.partitions[1]
 end
 
+-- The value that the plugin looks for in place of Slurm's "1".
+local LOGIN = "enclave"
+
+-- sbatch --get-user-env, and --export with anything but ALL, have slurmd run the user's login
+-- shell as a child of its own, before the gate and in no step. The plugin gives the job what a
+-- login without profile has; what the profile does, the script can do inside.
+local function keep_login(d)
+	if not given(d.script) or not d.environment or d.environment.SLURM_GET_USER_ENV ~= "1" then
+		return
+	end
+	d.environment.SLURM_GET_USER_ENV = LOGIN
+	slurm.log_user("%s", "enclave: the node runs no login profile before the job: if the script needs what yours sets, "
+		.. "begin it with #!/bin/bash -l")
+end
+
 local function submit(d)
 	local t, broken = read_table()
 	local known = t or memory()
@@ -310,6 +325,7 @@ local function submit(d)
 	if given(d.script) and unset(d.requeue) then
 		d.requeue = 1
 	end
+	keep_login(d)
 	if not given(d.script) then
 		slurm.log_user("%s", "enclave: what goes between this host and the job (standard input and output) is in the clear")
 	end

@@ -32,6 +32,11 @@
 #define ENCLAVE_ENV_PREFIX "ENCLAVE_"
 #define ENCLAVE_ENV_PMIX "SLURM_PMIX_DIRECT_CONN"
 
+/* What enclave.lua puts for the "1" that would have slurmd run the user's login shell. */
+#define ENCLAVE_ENV_LOGIN "SLURM_GET_USER_ENV"
+#define ENCLAVE_LOGIN "enclave"
+#define ENCLAVE_LOGIN_PATH "/usr/local/bin:/usr/bin:/bin"
+
 /* The submit library: where it is, what it exports, and what the plugin hands it. */
 #define ENCLAVE_SUBMIT_LIBRARY "/usr/libexec/slurm-enclave/libenclave-submit.so"
 #define ENCLAVE_SUBMIT_SYMBOL "enclave_submit_route"

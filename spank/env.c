@@ -4,6 +4,7 @@
  * GO's lines are set before PMIx starts (its direct connections must be off by then), and what
  * the user brought under our prefix is taken away, so that ENCLAVE_VERDICT in a job is ours.
  */
+#include <pwd.h>
 #include <string.h>
 
 #include "enclave.h"
@@ -68,6 +69,34 @@ static int forget_foreign(spank_t spank, const struct enclave_go *go)
 }
 
 /*
+ * bare_login - what a login without a profile sets
+ *
+ * For a job that asked for its user's login environment. Slurm's own way is to run the user's
+ * profile as a child of slurmd: outside the gate and in no step, so that setuid programs give
+ * what they give. What the job has already stays. A user that nobody knows gets a path only.
+ */
+static void bare_login(spank_t spank)
+{
+	char asked[sizeof(ENCLAVE_LOGIN) + 1], buf[4096];
+	struct passwd user, *found = NULL;
+	uid_t uid = (uid_t)-1;
+
+	if (spank_getenv(spank, ENCLAVE_ENV_LOGIN, asked, sizeof(asked)) != ESPANK_SUCCESS ||
+	    strcmp(asked, ENCLAVE_LOGIN) != 0)
+		return;
+	/* As Slurm leaves it, for what the job submits elsewhere. */
+	(void)spank_setenv(spank, ENCLAVE_ENV_LOGIN, "1", 1);
+	(void)spank_setenv(spank, "PATH", ENCLAVE_LOGIN_PATH, 0);
+	if (spank_get_item(spank, S_JOB_UID, &uid) != ESPANK_SUCCESS ||
+	    getpwuid_r(uid, &user, buf, sizeof(buf), &found) != 0 || !found)
+		return;
+	(void)spank_setenv(spank, "HOME", found->pw_dir, 0);
+	(void)spank_setenv(spank, "SHELL", found->pw_shell, 0);
+	(void)spank_setenv(spank, "USER", found->pw_name, 0);
+	(void)spank_setenv(spank, "LOGNAME", found->pw_name, 0);
+}
+
+/*
  * enclave_environment - prepare the job's environment
  *
  * slurmstepd's parent, root, in every step (the extern step has no tasks and no harm comes of
@@ -96,6 +125,7 @@ void enclave_environment(spank_t spank)
 		if (spank_setenv(spank, go.pair[i].name, go.pair[i].value, 1) != ESPANK_SUCCESS)
 			return;
 	}
+	bare_login(spank);
 	ready = true;
 }
 

@@ -141,6 +141,27 @@ submit("it is routed away from another partition, and told so", { account = "gen
 submit("a required default account is routed", { default_account = "genome" }, { set = pinned })
 submit("a required account in capitals is routed", { account = "GENOME" }, { set = pinned })
 submit("an admin's comment stays", { account = "digimed", partition = "cpu-sev", admin_comment = "seen" }, { set = { admin_comment = "seen", shared = 0 } })
+do -- SLURM_GET_USER_ENV=1 in a job's environment has slurmd run the user's profile
+	local function asked(value, fields)
+		local d = { account = "digimed", partition = "cpu-sev", environment = { SLURM_GET_USER_ENV = value, PATH = "/bin" } }
+		for k, v in pairs(fields or {}) do
+			d[k] = v
+		end
+		return d
+	end
+	local function after(name, d, value, says)
+		submit(name, d, { set = {}, says = says })
+		cases = cases + 1
+		if d.environment.SLURM_GET_USER_ENV ~= value or d.environment.PATH ~= "/bin" then
+			fail(name, "SLURM_GET_USER_ENV is %s", tostring(d.environment.SLURM_GET_USER_ENV))
+		end
+	end
+	after("a login environment is not fetched by slurmd", asked("1"), "enclave", "no login profile")
+	after("a routed job's neither", asked("1", { account = "genome", partition = "nil" }), "enclave", "no login profile")
+	after("a job that does not ask for it is not told", asked(nil), nil)
+	after("another value is Slurm's to judge", asked("0"), "0")
+	after("a job elsewhere has it as ever", asked("1", { account = "chemistry", partition = "cpu" }), "1")
+end
 submit("a user's --no-requeue stays", { account = "digimed", partition = "cpu-sev", requeue = 0 }, { set = { requeue = 0 } })
 submit("an allocation is not made requeueable", { account = "digimed", partition = "cpu-sev", script = "nil" }, { set = { requeue = NO_VAL16, shared = 0 }, says = "in the clear" })
 submit("--oversubscribe is overruled", { account = "digimed", partition = "cpu-sev", shared = 1 }, { set = { shared = 0 } })

@@ -4,11 +4,13 @@
  * It keeps Slurm's contracts that matter: spank_get_item writes nothing when it fails, unsetenv
  * moves the array, messages go through printf formats.
  */
+#include <errno.h>
 #include <slurm/spank.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fake.h"
 
@@ -20,7 +22,7 @@ static struct {
 	uid_t directories, files;
 	gid_t group;
 	uint32_t job;
-	int job_known, setenv_fails, env_fails, stuck, dropped;
+	int job_known, setenv_fails, env_fails, stuck, dropped, keyring, left;
 	char *env[FAKE_ENV_MAX + 1];
 	int count;
 	char errors[16384];
@@ -48,14 +50,27 @@ int fake_no_new_privileges(void)
 	return fake.stuck ? -1 : 0;
 }
 
+long fake_new_session_keyring(void)
+{
+	errno = fake.keyring;
+	fake.left = !fake.keyring;
+	return fake.keyring ? -1 : 4711;
+}
+
+int fake_left(void)
+{
+	return fake.left;
+}
+
 int fake_dropped(void)
 {
 	return fake.dropped;
 }
 
-void fake_set_stuck(int privileges)
+void fake_set_stuck(int privileges, int keyring)
 {
 	fake.stuck = privileges;
+	fake.keyring = keyring;
 }
 
 void fake_reset(int context)
@@ -179,6 +194,9 @@ spank_err_t spank_get_item(spank_t spank, spank_item_t item, ...)
 		else
 			rc = ESPANK_NOT_AVAIL;
 		break;
+	case S_JOB_UID:
+		*va_arg(args, uid_t *) = geteuid();
+		break;
 	case S_JOB_ENV:
 		if (fake.env_fails)
 			rc = ESPANK_NOT_AVAIL;
@@ -201,6 +219,18 @@ static int find(const char *name)
 			return i;
 	}
 	return -1;
+}
+
+spank_err_t spank_getenv(spank_t spank, const char *name, char *buf, int len)
+{
+	int i = find(name);
+
+	(void)spank;
+	if (i < 0)
+		return ESPANK_ENV_NOEXIST;
+	if (snprintf(buf, (size_t)len, "%s", fake.env[i] + strlen(name) + 1) >= len)
+		return ESPANK_NOSPACE;
+	return ESPANK_SUCCESS;
 }
 
 spank_err_t spank_setenv(spank_t spank, const char *name, const char *value, int overwrite)

@@ -19,6 +19,7 @@
 #define ENCLAVE_GROUP fake_group()
 
 #define ENCLAVE_NO_NEW_PRIVILEGES() fake_no_new_privileges()
+#define ENCLAVE_NEW_SESSION_KEYRING() fake_new_session_keyring()
 
 enum fake_path { FAKE_ROOT, FAKE_MARKER, FAKE_BOOT_ID, FAKE_PATHS };
 
@@ -26,14 +27,16 @@ const char *fake_path(enum fake_path which);
 uid_t fake_owner(const struct stat *st);
 gid_t fake_group(void);
 int fake_no_new_privileges(void);
+long fake_new_session_keyring(void);
 
 /* The test's side. */
 void fake_reset(int context);
 void fake_set_path(int which, const char *path);
 void fake_set_owner(uid_t directories, uid_t files, gid_t group);
 void fake_set_job(uint32_t job, int known);
-void fake_set_stuck(int privileges);
+void fake_set_stuck(int privileges, int keyring);
 int fake_dropped(void);
+int fake_left(void);
 void fake_set_failing(int setenv_fails, int env_fails);
 int fake_env_add(const char *entry);
 int fake_env_count(void);

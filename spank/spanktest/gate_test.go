@@ -5,6 +5,7 @@ package spanktest_test
 import (
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -71,7 +72,7 @@ func denial(reason string) string {
 func TestGateOpens(t *testing.T) {
 	t.Run("with a GO of this job", func(t *testing.T) {
 		o := newNode(t).Step(nil)
-		assert.Equal(t, st.Outcome{Dropped: true}, o)
+		assert.Equal(t, st.Outcome{Dropped: true, Left: true}, o)
 	})
 	t.Run("without a marker, whatever else there is", func(t *testing.T) {
 		n := newNode(t)
@@ -278,6 +279,17 @@ func TestEnvironment(t *testing.T) {
 			"SLURM_PMIX_DIRECT_CONN=false", "XENCLAVE_Y=kept", "ENCLAVE_TENANT=",
 		}, o.Env)
 	})
+	t.Run("a job that wants its user's login environment gets what a login without a profile has", func(t *testing.T) {
+		n := newNode(t)
+		n.Env = []string{"SLURM_GET_USER_ENV=enclave", "USER=kept"}
+		env := n.Step(nil).Env
+		me, err := user.Current()
+		require.NoError(t, err)
+		assert.Equal(t, []string{"SLURM_GET_USER_ENV=1", "USER=kept", "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + me.HomeDir}, env[:4])
+		assert.Contains(t, env, "LOGNAME="+me.Username)
+		n.Env = []string{"SLURM_GET_USER_ENV=enclaves"}
+		assert.Equal(t, n.Env, n.Step(nil).Env, "another value is none of ours")
+	})
 	t.Run("without a GO nothing is set and the user's claims go", func(t *testing.T) {
 		n := newNode(t)
 		n.Env = []string{"ENCLAVE_VERDICT=protected", "HOME=/root"}
@@ -293,40 +305,5 @@ func TestEnvironment(t *testing.T) {
 		assert.Zero(t, st.Init())
 		assert.Zero(t, st.PostOpt(""))
 		assert.Empty(t, st.Errors())
-	})
-}
-
-func TestPrivileges(t *testing.T) {
-	t.Run("a step on an enclave node gains nothing from setuid programs", func(t *testing.T) {
-		o := newNode(t).Step(nil)
-		assert.Zero(t, o.Gate)
-		assert.True(t, o.Dropped)
-	})
-	t.Run("unless plugstack.conf allows it", func(t *testing.T) {
-		n := newNode(t)
-		n.Word = "setuid=allow"
-		o := n.Step(nil)
-		assert.Zero(t, o.Gate)
-		assert.False(t, o.Dropped)
-		assert.Empty(t, o.Errors)
-	})
-	t.Run("another word of plugstack.conf does not allow it", func(t *testing.T) {
-		n := newNode(t)
-		n.Word = "setuid=allow2"
-		assert.True(t, n.Step(nil).Dropped)
-	})
-	t.Run("a kernel that does not let them go starts no task", func(t *testing.T) {
-		n := newNode(t)
-		n.Stuck = true
-		o := n.Step(nil)
-		assert.Equal(t, -1, o.Gate)
-		assert.Contains(t, o.Errors, "E115")
-	})
-	t.Run("other nodes' steps keep them", func(t *testing.T) {
-		n := newNode(t)
-		require.NoError(t, os.Remove(n.Marker))
-		o := n.Step(nil)
-		assert.Zero(t, o.Gate)
-		assert.False(t, o.Dropped)
 	})
 }

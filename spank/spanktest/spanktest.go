@@ -16,6 +16,7 @@ import "C"
 
 import (
 	"strings"
+	"syscall"
 	"unsafe"
 )
 
@@ -45,9 +46,10 @@ type Host struct {
 	JobUnknown bool     // Slurm can't say the job's id
 	Env        []string // the job's environment
 	SetenvFail bool
-	EnvFail    bool   // Slurm doesn't hand the environment out
-	Stuck      bool   // the kernel doesn't let privileges go
-	Word       string // a word of plugstack.conf
+	EnvFail    bool          // Slurm doesn't hand the environment out
+	Stuck      bool          // the kernel doesn't let privileges go
+	Keyring    syscall.Errno // the kernel's answer to the wish for a new session keyring
+	Word       string        // a word of plugstack.conf
 }
 
 // Outcome is what the hooks returned and left behind.
@@ -56,6 +58,7 @@ type Outcome struct {
 	Env                 []string
 	Errors              string // one message per line
 	Dropped             bool   // setuid programs give nothing any more
+	Left                bool   // the step has a session keyring of its own
 }
 
 // Install makes h the state of the fake. Hooks called afterwards see it.
@@ -68,7 +71,7 @@ func (h Host) Install() {
 	}
 	C.fake_set_owner(C.uid_t(h.DirOwner), C.uid_t(h.FileOwner), C.gid_t(h.Group))
 	C.fake_set_job(C.uint32_t(h.Job), flag(!h.JobUnknown))
-	C.fake_set_stuck(flag(h.Stuck))
+	C.fake_set_stuck(flag(h.Stuck), C.int(h.Keyring))
 	C.fake_set_failing(flag(h.SetenvFail), flag(h.EnvFail))
 	for _, e := range h.Env {
 		withString(e, func(s *C.char) { C.fake_env_add(s) })
@@ -84,7 +87,7 @@ func (h Host) Step(between func()) Outcome {
 		between()
 	}
 	o.Gate = Gate()
-	o.Env, o.Errors, o.Dropped = Environment(), Errors(), C.fake_dropped() != 0
+	o.Env, o.Errors, o.Dropped, o.Left = Environment(), Errors(), C.fake_dropped() != 0, C.fake_left() != 0
 	return o
 }
 

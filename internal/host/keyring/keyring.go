@@ -2,11 +2,13 @@
 //
 // A key that a job puts into its user's keyring stays until the machine is switched off, and one
 // whose permissions say so is read by every other user who knows its number. Keyrings of sessions,
-// processes and threads end with them and need nobody.
+// processes and threads end with them and need nobody, but for one: slurmd's, which systemd gives it and
+// which all that it starts inherit, us among them.
 package keyring
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +26,7 @@ import (
 
 const (
 	processKeyring     = -2
+	sessionKeyring     = -3
 	userKeyring        = -4
 	userSessionKeyring = -5
 
@@ -31,7 +34,7 @@ const (
 )
 
 // Clear empties the user, user session and persistent keyrings of all ids of the ranges that have
-// keys. It acts under each id in turn, on a thread that is not used again; it must be called when
+// keys, and takes their keys out of the session keyring of the caller. It acts under each id in turn, on a thread that is not used again; it must be called when
 // the processes of these ids have ended, for they could signal it.
 func Clear(ranges []enclave.UIDRange) error {
 	f, err := os.Open("/proc/key-users")
@@ -46,13 +49,51 @@ func Clear(ranges []enclave.UIDRange) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{leaveSession(ranges)}
 	for _, uid := range users {
-		if uid != 0 && slices.ContainsFunc(ranges, func(r enclave.UIDRange) bool { return uid >= r.Start && uid-r.Start < r.Count }) {
+		if within(uid, ranges) {
 			errs = append(errs, clearOf(uid))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func within(uid uint32, ranges []enclave.UIDRange) bool {
+	return uid != 0 && slices.ContainsFunc(ranges, func(r enclave.UIDRange) bool { return uid >= r.Start && uid-r.Start < r.Count })
+}
+
+// leaveSession takes the keys of these ids out of the session keyring of the thread that calls.
+func leaveSession(ranges []enclave.UIDRange) error {
+	ring := make([]byte, 1<<16) // more than one session's quota
+	n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, sessionKeyring, ring, 0)
+	if errors.Is(err, unix.ENOKEY) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read session keyring: %w", err)
+	}
+	var errs []error
+	for b := ring[:min(n, len(ring))]; len(b) >= 4; b = b[4:] {
+		key := int(int32(binary.NativeEndian.Uint32(b)))
+		if !ofThese(key, ranges) {
+			continue
+		}
+		if _, err = unix.KeyctlInt(unix.KEYCTL_UNLINK, key, sessionKeyring, 0, 0); err != nil {
+			errs = append(errs, fmt.Errorf("unlink key %d from session keyring: %w", key, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ofThese says whether a key is one of these ids'. One whose permissions hide it from root is none of root's.
+func ofThese(key int, ranges []enclave.UIDRange) bool {
+	text, err := unix.KeyctlString(unix.KEYCTL_DESCRIBE, key)
+	if err != nil {
+		return errors.Is(err, unix.EACCES)
+	}
+	fields := strings.SplitN(text, ";", 3) // type, uid, more
+	uid, err := strconv.ParseUint(fields[min(1, len(fields)-1)], 10, 32)
+	return err == nil && within(uint32(uid), ranges)
 }
 
 // ParseUsers reads the ids of /proc/key-users: lines of "  uid: usage ...".

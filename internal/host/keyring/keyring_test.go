@@ -3,6 +3,7 @@ package keyring_test
 import (
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +20,7 @@ const (
 	inChild = "KEYRING_TEST"
 	alice   = 64123
 	user    = -4
+	session = -3
 )
 
 // TestChild is a process of a user's: it leaves a key, or looks for it.
@@ -26,6 +28,15 @@ func TestChild(t *testing.T) {
 	switch os.Getenv(inChild) {
 	case "leave":
 		_, err := unix.AddKey("user", "left", []byte("secret"), user)
+		require.NoError(t, err)
+	case "leave in the session":
+		_, err := unix.AddKey("user", "left", []byte("secret"), session)
+		require.NoError(t, err)
+		hidden, err := unix.AddKey("user", "hidden", []byte("secret"), session)
+		require.NoError(t, err)
+		require.NoError(t, unix.KeyctlSetperm(hidden, 0))
+	case "look in the session":
+		_, err := unix.KeyctlSearch(session, "user", "left", 0)
 		require.NoError(t, err)
 	case "look":
 		_, err := unix.KeyctlSearch(user, "user", "left", 0)
@@ -64,6 +75,24 @@ func TestClear(t *testing.T) {
 		require.NoError(t, child(t, "look"))
 		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice - 5, Count: 10}}))
 		require.Error(t, child(t, "look"))
+	})
+	t.Run("a key in the session keyring that slurmd's children share goes, and only the job's", func(t *testing.T) {
+		runtime.LockOSThread() // a thread has a keyring of its own; this one is not used again
+		_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
+		require.NoError(t, err)
+		_, err = unix.AddKey("user", "ours", []byte("x"), session)
+		require.NoError(t, err)
+		require.NoError(t, child(t, "leave in the session"))
+		require.NoError(t, child(t, "look in the session"), "control: it outlives its process")
+		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice + 1, Count: 10}}))
+		require.NoError(t, child(t, "look in the session"))
+		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice, Count: 1}}))
+		require.Error(t, child(t, "look in the session"))
+		ring, err := unix.KeyctlBuffer(unix.KEYCTL_READ, session, nil, 0)
+		require.NoError(t, err)
+		assert.Equal(t, 4, ring, "one key is left, not the one that nobody may see")
+		_, err = unix.KeyctlSearch(session, "user", "ours", 0)
+		require.NoError(t, err)
 	})
 	assert.Zero(t, os.Geteuid(), "this process is who it was")
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 )
 
 // Namespaces are what a computer has for itself: mounts, processes, network, IPC, host name.
@@ -56,7 +58,8 @@ type Program struct {
 	Input string   `json:"input,omitempty"`
 }
 
-// Start runs the program as the leader of a session of its own, its output going to log.
+// Start runs the program as the leader of a session of its own, its output going to log. As systemd's
+// services it has a session keyring, which it shares with all that it starts.
 func (p Program) Start(log *os.File) (*os.Process, error) {
 	cred, err := p.credential()
 	if err != nil {
@@ -71,11 +74,19 @@ func (p Program) Start(log *os.File) (*os.Process, error) {
 		return nil, err
 	}
 	defer func() { _ = input.Close() }()
-	proc, err := os.StartProcess(path, p.Argv, &os.ProcAttr{
-		Dir:   "/",
-		Env:   append(os.Environ(), p.Env...),
-		Files: []*os.File{input, log, log},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: cred},
+	var proc *os.Process
+	err = process.Aside(func() (err error) {
+		// The session keyring is the thread's.
+		if _, err = unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err != nil && !errors.Is(err, unix.ENOSYS) {
+			return os.NewSyscallError("keyctl", err)
+		}
+		proc, err = os.StartProcess(path, p.Argv, &os.ProcAttr{
+			Dir:   "/",
+			Env:   append(os.Environ(), p.Env...),
+			Files: []*os.File{input, log, log},
+			Sys:   &syscall.SysProcAttr{Setsid: true, Credential: cred},
+		})
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.Argv[0], err)
