@@ -10,7 +10,7 @@ func explainNode() []Explanation {
 		{"E205", "The node has no usable certificate of its own.", effectDrained, "Enrol it: on the node enclave node enrol --request, then on the controller enclave node enrol NODE."},
 		{"E206", "Another job is still on the node, probably suspended.", effectRequeued, "End or resume the other job. Use PreemptMode=OFF for the partition."},
 		{"E207", "The marker of an enclave node could have been put there by somebody else.", effectDrained, "Make /etc/slurm-enclave and what is in it root's, writable by root alone."},
-		{"E208", "The node's kernel opens sockets that pass by tunnel and fence (SMC, RDS, TIPC, VSOCK).", effectDrained, "Install etc/modprobe.d/slurm-enclave.conf and reboot the node, or list the family in network.families."},
+		{"E208", "The node's kernel opens sockets that pass by tunnel and fence (SMC, RDS, TIPC, VSOCK, RxRPC, PPPoE).", effectDrained, "Install etc/modprobe.d/slurm-enclave.conf and reboot the node, or list the family in network.families."},
 		{"E209", "A stage of the prolog failed without a code of its own, or not in time.", effectDrained, "Read the drain reason and the prolog's log on the node."},
 		{"E210", "slurmd does not load the gate: plugstack.conf and what it includes have no active line for enclave.so.", effectDrained, "Add the line: required enclave.so, and restart slurmd."},
 		{"E211", "slurmd loads the gate as optional: tasks would start without it when it cannot be loaded.", effectDrained, "Write required before enclave.so."},

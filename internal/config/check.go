@@ -74,6 +74,9 @@ func (n Network) check() error {
 	for _, f := range n.Families {
 		errs = append(errs, oneOf("network.families", f, Families()...))
 	}
+	for _, a := range n.Groups {
+		errs = append(errs, need(a.IsMulticast() && !a.Is4In6() && a.Zone() == "", fmt.Sprintf("network.groups: %s is no multicast address", a)))
+	}
 	for _, s := range n.Services {
 		for _, p := range s.Addresses {
 			errs = append(errs, need(p.Bits() > 0, fmt.Sprintf("network.services: %s: %s opens the enclave to everybody", s.Name, p)))

@@ -78,15 +78,16 @@ type Slurmctld struct {
 
 // Network is the mesh and the fence.
 type Network struct {
-	Port        uint16    `yaml:"port"`        // WireGuard, UDP
-	Interactive string    `yaml:"interactive"` // allow or deny: the submit host's srun ports
-	Services    []Service `yaml:"services"`    // what a job may reach outside
-	Inbound     []Service `yaml:"inbound"`     // what may reach the node
-	Families    []string  `yaml:"families"`    // socket families beside IP that a job may open, of Families()
+	Port        uint16       `yaml:"port"`        // WireGuard, UDP
+	Interactive string       `yaml:"interactive"` // allow or deny: the submit host's srun ports
+	Services    []Service    `yaml:"services"`    // what a job may reach outside
+	Inbound     []Service    `yaml:"inbound"`     // what may reach the node
+	Groups      []netip.Addr `yaml:"groups"`      // multicast groups that the node's daemons are in
+	Families    []string     `yaml:"families"`    // socket families beside IP that a job may open, of Families()
 }
 
 // Families are the socket families that pass by the fence, by the names of their kernel modules.
-func Families() []string { return []string{"smc", "rds", "tipc", "vsock"} }
+func Families() []string { return []string{"smc", "rds", "tipc", "vsock", "rxrpc", "pppox"} }
 
 // Service is one line of an allow list.
 type Service struct {

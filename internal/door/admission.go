@@ -136,7 +136,7 @@ func (n *node) count(ctx context.Context) (api.Network, error) {
 	}
 	network := api.Network{
 		Peers: uint32(len(state.Peers)), OutsideBytes: c.Unlisted().Bytes,
-		Rejected: c.Rejected.Packets + c.Escaped.Packets + c.Forwarded.Packets, Dropped: c.Dropped.Packets + c.Injected.Packets,
+		Rejected: c.Rejected.Packets + c.Escaped.Packets + c.Forwarded.Packets + c.Groups.Packets, Dropped: c.Dropped.Packets + c.Injected.Packets,
 	}
 	for _, p := range state.Peers {
 		network.TunnelBytes += uint64(max(p.Sent, 0))

@@ -31,6 +31,7 @@ func (n *node) fenceInput() (fence.Input, error) {
 		SrunPorts:     srunPorts(c),
 		Interactive:   c.Network.Interactive == "allow" && len(submitHost) > 0,
 		Services:      fenceServices(c.Network.Services), Inbound: fenceServices(c.Network.Inbound),
+		Groups: c.Network.Groups,
 	}, nil
 }
 
@@ -44,7 +45,7 @@ func ClosedFence(c config.Config) (fence.Table, error) {
 			streams.Hosts = append(streams.Hosts, h.Addresses...)
 		}
 	}
-	return fence.Closed(uidMin, append(fenceServices(c.Network.Inbound), slurmd), streams)
+	return fence.Closed(uidMin, append(fenceServices(c.Network.Inbound), slurmd), streams, c.Network.Groups...)
 }
 
 func srunPorts(c config.Config) fence.PortRange {

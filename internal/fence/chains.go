@@ -148,6 +148,7 @@ func (p *plan) out() Chain {
 	rules := []Rule{
 		rule(Accept, CounterWireGuard, num(PacketMark, p.in.FwMark), num(UDPSource, uint32(p.in.WireGuardPort))),
 	}
+	rules = append(rules, toGroups(loopback, p.in.Device)...)
 	for _, u := range users(p.in) {
 		rules = append(rules, Rule{Match: []Match{{Key: UID, From: u.Start, To: u.Last()}}, Do: Jump, To: "user"})
 	}

@@ -27,11 +27,13 @@ type Streams struct {
 // minutes, without a user id, and now that the tunnel is gone, in clear: their flows still have
 // the job's mark and are dropped.
 //
+// Ours are the multicast groups of the node's daemons. The kernel repeats for seconds that a killed process has left its.
+//
 // All flows are tracked here, so an ICMP error gets in as related to one or not at all.
 //
 // A packet must pass all tables, so a job's fence replaces this one (see Up) and this one
 // replaces the job's.
-func Closed(uidMin uint32, inbound []Service, streams Streams) (Table, error) {
+func Closed(uidMin uint32, inbound []Service, streams Streams, ours ...netip.Addr) (Table, error) {
 	if uidMin == 0 {
 		return Table{}, enclave.Refuse(CodePlan, enclave.FaultPolicy, "plan closed fence: smallest user id is 0: root would be fenced")
 	}
@@ -41,20 +43,23 @@ func Closed(uidMin uint32, inbound []Service, streams Streams) (Table, error) {
 	if len(streams.Hosts) > 0 && !streams.Ports.valid() {
 		return Table{}, enclave.Refuse(CodePlan, enclave.FaultPolicy, "plan closed fence: SrunPortRange %s", streams.Ports)
 	}
+	if err := checkGroups(ours); err != nil {
+		return Table{}, enclave.Refuse(CodePlan, enclave.FaultPolicy, "plan closed fence: %s", err)
+	}
 	p := &plan{in: Input{SrunPorts: streams.Ports}}
-	out := []Rule{rule(Accept, "", oif(loopback))}
+	out := append([]Rule{rule(Accept, "", oif(loopback))}, toGroups()...)
 	out = append(out, p.each("submit_host", hosts(streams.Hosts), Target4, Target6, rule(Accept, "", p.srunPorts()))...)
 	out = append(out, rule(Reject, "", Match{Key: UID, From: uidMin, To: ^uint32(0)}))
 	in := []Rule{rule(Accept, "", iif(loopback)), rule(Accept, "", Match{Key: ConnKnown})}
 	in = append(in, p.inbound(inbound)...)
 	in = append(in, rule(Drop, ""))
-	return Table{Name: ClosedName, Sets: p.sets, Chains: []Chain{
+	return Table{Name: ClosedName, Sets: p.sets, Chains: append(groups(ours, ""), []Chain{
 		{Name: "out", Type: "filter", Hook: "output", Priority: priorityFilter, Rules: out},
 		{Name: "in", Type: "filter", Hook: "input", Priority: priorityFilter, Rules: in},
 		{Name: "post", Type: "filter", Hook: "postrouting", Priority: priorityLast, Rules: []Rule{
 			rule(Drop, "", anyJob(), notOif(loopback)), rule(Drop, "", Match{Key: ConnInvalid}, notOif(loopback)),
 		}},
-	}}, nil
+	}...)}, nil
 }
 
 // String is "61001-61200".

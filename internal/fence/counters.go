@@ -16,6 +16,7 @@ const (
 	CounterInjected   = "injected"
 	CounterEscaped    = "escaped"
 	CounterForwarded  = "forwarded"
+	CounterGroups     = "groups"
 	CounterLoopback   = "loopback"
 	CounterTunnel     = "tunnel"
 	CounterSlurmctld  = "slurmctld"
@@ -28,7 +29,7 @@ const (
 
 func counterNames() []string {
 	return []string{
-		CounterOutside, CounterRejected, CounterDropped, CounterInjected, CounterEscaped, CounterForwarded,
+		CounterOutside, CounterRejected, CounterDropped, CounterInjected, CounterEscaped, CounterForwarded, CounterGroups,
 		CounterLoopback, CounterTunnel, CounterSlurmctld, CounterSlurmd, CounterSubmitHost, CounterServices,
 		CounterReplies, CounterWireGuard,
 	}
@@ -47,6 +48,7 @@ type Counters struct {
 	Injected   Count `json:"injected"`    // of them, those that claimed to belong to a flow of the tunnel
 	Escaped    Count `json:"escaped"`     // packets of the tunnel's flows that would have left beside it
 	Forwarded  Count `json:"forwarded"`   // packets that the node was to pass on: of network namespaces, of other hosts
+	Groups     Count `json:"groups"`      // reports of multicast groups that are not the node's own
 	Loopback   Count `json:"loopback"`    // let out: to the node itself
 	Tunnel     Count `json:"tunnel"`      // let out: into the tunnel
 	Slurmctld  Count `json:"slurmctld"`   // let out: to the controllers
@@ -79,7 +81,7 @@ func ReadCounters(ctx context.Context, k Kernel, job uint32) (Counters, error) {
 	var c Counters
 	for name, to := range map[string]*Count{
 		CounterOutside: &c.Outside, CounterRejected: &c.Rejected, CounterDropped: &c.Dropped,
-		CounterInjected: &c.Injected, CounterEscaped: &c.Escaped, CounterForwarded: &c.Forwarded,
+		CounterInjected: &c.Injected, CounterEscaped: &c.Escaped, CounterForwarded: &c.Forwarded, CounterGroups: &c.Groups,
 		CounterLoopback: &c.Loopback, CounterTunnel: &c.Tunnel, CounterSlurmctld: &c.Slurmctld,
 		CounterSlurmd: &c.Slurmd, CounterSubmitHost: &c.SubmitHost, CounterServices: &c.Services,
 		CounterReplies: &c.Replies, CounterWireGuard: &c.WireGuard,

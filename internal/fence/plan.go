@@ -57,10 +57,11 @@ type Input struct {
 	Slurmd        Server // all nodes of the job
 	Enclaved      Server // the verifier
 	SubmitHost    []netip.Addr
-	SrunPorts     PortRange // SrunPortRange of slurm.conf
-	Interactive   bool      // may the job's steps talk to srun on the submit host
-	Services      []Service // what the job's user may reach outside the tunnel
-	Inbound       []Service // what others may reach here: ssh, the site's monitoring
+	SrunPorts     PortRange    // SrunPortRange of slurm.conf
+	Interactive   bool         // may the job's steps talk to srun on the submit host
+	Services      []Service    // what the job's user may reach outside the tunnel
+	Inbound       []Service    // what others may reach here: ssh, the site's monitoring
+	Groups        []netip.Addr // multicast groups of the node's daemons
 }
 
 // Name is the table of a job.
@@ -72,10 +73,9 @@ func Plan(in Input) (Table, error) {
 		return Table{}, enclave.Refuse(CodePlan, enclave.FaultPolicy, "plan fence of job %d: %s", in.Key.Job, err)
 	}
 	p := &plan{in: in}
-	chains := []Chain{
-		p.notrackIn(), p.notrackOut(), p.pre(), p.calls(), p.outRoute(),
-		p.user(), p.out(), p.outMark(), p.errors4(), p.errors6(), p.input(), p.forward(), p.post(),
-	}
+	chains := append([]Chain{p.notrackIn(), p.notrackOut(), p.pre(), p.calls(), p.outRoute()}, groups(in.Groups, CounterGroups)...)
+	chains = append(chains,
+		p.user(), p.out(), p.outMark(), p.errors4(), p.errors6(), p.input(), p.forward(), p.post())
 	return Table{Name: Name(in.Key.Job), Counters: counterNames(), Sets: p.sets, Chains: chains}, nil
 }
 
@@ -114,7 +114,19 @@ func check(in Input) error {
 	if err := checkServices(in.Services, true); err != nil {
 		return err
 	}
-	return checkServices(in.Inbound, false)
+	if err := checkServices(in.Inbound, false); err != nil {
+		return err
+	}
+	return checkGroups(in.Groups)
+}
+
+func checkGroups(list []netip.Addr) error {
+	for _, a := range list {
+		if !a.IsMulticast() || a.Is4In6() || a.Zone() != "" {
+			return fmt.Errorf("group %s is no multicast address", a)
+		}
+	}
+	return nil
 }
 
 // users is every user id of the job.

@@ -28,7 +28,7 @@ func golden(t *testing.T, file, got string) {
 
 func TestPlan(t *testing.T) {
 	deny := fencetest.Input()
-	deny.Interactive, deny.SubUIDs, deny.Services, deny.Inbound = false, nil, nil, nil
+	deny.Interactive, deny.SubUIDs, deny.Services, deny.Inbound, deny.Groups = false, nil, nil, nil, nil
 	deny.Slurmctld.Addresses, deny.Slurmd.Addresses = fencetest.Addresses("10.0.0.100"), fencetest.Addresses("10.0.0.1", "10.0.0.2")
 	for name, in := range map[string]fence.Input{"both-families": fencetest.Input(), "ipv4-batch": deny} {
 		t.Run(name, func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestPlan(t *testing.T) {
 		assert.NotContains(t, table.String(), "10.0.0.102")
 	})
 	t.Run("closed", func(t *testing.T) {
-		table, err := fence.Closed(1000, fencetest.Input().Inbound, fencetest.Streams())
+		table, err := fence.Closed(1000, fencetest.Input().Inbound, fencetest.Streams(), fencetest.Input().Groups...)
 		require.NoError(t, err)
 		golden(t, "testdata/closed.nft", table.String())
 	})
@@ -68,6 +68,7 @@ func TestPlanRefuses(t *testing.T) {
 		"a service on every port":           func(i *fence.Input) { i.Services[0].Port = 0 },
 		"a service of another protocol":     func(i *fence.Input) { i.Services[0].Proto = "sctp" },
 		"a service in a /0":                 func(i *fence.Input) { i.Services[0].Addresses = fencetest.Prefixes("0.0.0.0/0") },
+		"a group that is a host":            func(i *fence.Input) { i.Groups[0] = i.Slurmd.Addresses[0] },
 		"a prefix that is none":             func(i *fence.Input) { i.Services[0].Addresses = []netip.Prefix{{}} },
 		"an IPv4 prefix in IPv6's clothes":  func(i *fence.Input) { i.Inbound[1].Addresses = fencetest.Prefixes("::ffff:10.0.0.0/104") },
 	} {

@@ -103,6 +103,8 @@ const (
 	Target6       Key = "ip6 daddr"
 	ICMP4Type     Key = "icmp type"
 	ICMP6Type     Key = "icmpv6 type"
+	Protocol      Key = "meta l4proto"
+	Raw           Key = "@th" // bytes behind the network header: From is where, Name is they in hexadecimal
 )
 
 // The keys of the packet that an ICMP error quotes behind its own head of eight bytes, for chains
@@ -144,6 +146,8 @@ func (m Match) String() string {
 			return fmt.Sprintf("%s & %#08x == %#08x", m.Key, m.Mask, m.From)
 		}
 		return fmt.Sprintf("%s %s%#08x", m.Key, not, m.From)
+	case Raw:
+		return fmt.Sprintf("@th,%d,%d %s0x%s", 8*m.From, 4*len(m.Name), not, m.Name)
 	case ConnDirection:
 		return fmt.Sprintf("%s %s%s", m.Key, not, [...]string{"original", "reply"}[m.From&1])
 	case ConnKnown:

@@ -41,6 +41,7 @@ func Input() fence.Input {
 			{Name: "dns", Proto: "udp", Port: 53, Addresses: Prefixes("10.0.0.53/32", "fd00::53/128")},
 			{Name: "licence", Proto: "tcp", Port: 27000, Addresses: Prefixes("10.0.0.64/26", "10.0.0.54/32", "fd00:1::/32", "10.0.0.70/32", "10.0.0.128/25", "fd00:1:2::/48")},
 		},
+		Groups: Addresses("239.2.11.71", "ff05::1:3"),
 		Inbound: []fence.Service{
 			{Name: "ssh", Proto: "tcp", Port: 22},
 			{Name: "all", Proto: "tcp", Port: 80, Addresses: Prefixes("0.0.0.0/0", "10.1.0.0/16", "::/0")},

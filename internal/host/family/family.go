@@ -1,6 +1,8 @@
 // Package family asks the kernel which kinds of sockets it opens beside IP.
 //
-// The fence sees IP packets only. AF_SMC, AF_RDS, AF_TIPC and AF_VSOCK pass by it, so the prolog
+// The fence sees IP packets, and whose socket sends them. AF_SMC, AF_RDS, AF_TIPC, AF_VSOCK and AF_PPPOX
+// (frames, which no right is asked for) pass by it, and AF_RXRPC sends from a UDP socket of the
+// kernel's own, which has no user. So the prolog
 // asks before a job starts; what follows is the door's decision. Nothing is loaded or unloaded
 // on purpose, but asking does what a user's call would do: the kernel loads the module of a
 // family unless modprobe.d forbids it.
@@ -15,13 +17,15 @@ import (
 
 // kinds are the families by the names of their modules, each with a type that it has.
 var kinds = []struct {
-	name         string
-	domain, kind int
+	name                   string
+	domain, kind, protocol int
 }{
-	{"smc", unix.AF_SMC, unix.SOCK_STREAM},
-	{"rds", unix.AF_RDS, unix.SOCK_SEQPACKET},
-	{"tipc", unix.AF_TIPC, unix.SOCK_SEQPACKET},
-	{"vsock", unix.AF_VSOCK, unix.SOCK_STREAM},
+	{"smc", unix.AF_SMC, unix.SOCK_STREAM, 0},
+	{"rds", unix.AF_RDS, unix.SOCK_SEQPACKET, 0},
+	{"tipc", unix.AF_TIPC, unix.SOCK_SEQPACKET, 0},
+	{"vsock", unix.AF_VSOCK, unix.SOCK_STREAM, 0},
+	{"rxrpc", unix.AF_RXRPC, unix.SOCK_DGRAM, unix.AF_INET},
+	{"pppox", unix.AF_PPPOX, unix.SOCK_STREAM, 0},
 }
 
 // Open opens a socket of each of the families and gives those of them that this kernel opens, by
@@ -47,7 +51,7 @@ func opens(name string) (bool, error) {
 		if k.name != name {
 			continue
 		}
-		fd, err := unix.Socket(k.domain, k.kind|unix.SOCK_CLOEXEC, 0)
+		fd, err := unix.Socket(k.domain, k.kind|unix.SOCK_CLOEXEC, k.protocol)
 		if err == nil {
 			return true, unix.Close(fd)
 		}

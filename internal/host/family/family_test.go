@@ -26,7 +26,7 @@ func TestAnswerIsTheKernels(t *testing.T) {
 	require.NoError(t, err)
 	text, err := os.ReadFile("/proc/net/protocols")
 	require.NoError(t, err)
-	for name, protocol := range map[string]string{"smc": "\nSMC ", "rds": "\nRDS ", "tipc": "\nTIPC ", "vsock": "\nAF_VSOCK "} {
+	for name, protocol := range map[string]string{"smc": "\nSMC ", "rds": "\nRDS ", "tipc": "\nTIPC ", "vsock": "\nAF_VSOCK ", "rxrpc": "\nRXRPC "} {
 		if !strings.Contains(string(text), protocol) {
 			assert.NotContains(t, open, name)
 		}

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 
 	"github.com/google/nftables/expr"
@@ -112,6 +113,16 @@ func match(m fence.Match, sets map[string]uint32) ([]expr.Any, error) {
 		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, and(known), cmp(expr.CmpOpNeq, native(0))}, nil
 	case fence.ConnInvalid:
 		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, and(native(expr.CtStateBitINVALID)), cmp(expr.CmpOpNeq, native(0))}, nil
+	case fence.Protocol:
+		return []expr.Any{load(expr.MetaKeyL4PROTO), cmp(op, []byte{byte(m.From)})}, nil
+	case fence.Raw:
+		want, err := hex.DecodeString(m.Name)
+		if err != nil || len(want) == 0 {
+			return nil, fmt.Errorf("no bytes: %q", m)
+		}
+		return []expr.Any{
+			&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: m.From, Len: uint32(len(want))}, cmp(op, want),
+		}, nil
 	case fence.UID:
 		return uid(m), nil
 	default:

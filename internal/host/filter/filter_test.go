@@ -33,7 +33,7 @@ func TestKernelHoldsTheGoldenText(t *testing.T) {
 	golden, err := filepath.Glob("../../fence/testdata/*.nft")
 	require.NoError(t, err)
 	require.NotEmpty(t, golden)
-	closed, err := fence.Closed(1000, fencetest.Input().Inbound, fencetest.Streams())
+	closed, err := fence.Closed(1000, fencetest.Input().Inbound, fencetest.Streams(), fencetest.Input().Groups...)
 	require.NoError(t, err)
 	for file, table := range map[string]fence.Table{"both-families.nft": plan(t), "closed.nft": closed} {
 		t.Run(file, func(t *testing.T) {

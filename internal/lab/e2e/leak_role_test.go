@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,7 +21,7 @@ import (
 
 // leakRole is one attempt to send, as a program of a user would make it.
 type leakRole struct {
-	Proto   string   `json:"proto"`             // tcp, mptcp, udp, udplite, sctp, ping, raw or frame
+	Proto   string   `json:"proto"`             // tcp, mptcp, udp, udplite, sctp, ping, raw, frame, join4, join6, ring or segments
 	To      string   `json:"to"`                // address and port
 	From    string   `json:"from,omitempty"`    // address, port or both to bind to
 	Device  string   `json:"device,omitempty"`  // SO_BINDTODEVICE
@@ -60,6 +61,12 @@ func (r leakRole) act() leakResult {
 		echo, err = r.throughHeld()
 	case r.Proto == "frame":
 		err = r.frame()
+	case r.Proto == "join4" || r.Proto == "join6":
+		err = r.join()
+	case r.Proto == "ring":
+		err = r.ring()
+	case r.Proto == "segments":
+		err = r.segments()
 	case r.Proto == "ping" || r.Proto == "raw" || r.Proto == "udplite" || r.Proto == "sctp":
 		err = r.datagram()
 	default:
@@ -125,6 +132,10 @@ func (r leakRole) dialed() (bool, error) {
 // converse sends and waits for the echo.
 func (r leakRole) converse(c net.Conn) (bool, error) {
 	data := r.data()
+	if r.Option == "abandon" {
+		_, err := c.Write(data)
+		return false, errors.Join(err, errors.New("closed without waiting"))
+	}
 	_ = c.SetDeadline(time.Now().Add(leakPatience + time.Duration(len(data)>>16)*100*time.Millisecond))
 	sent := make(chan error, 1)
 	go func() {

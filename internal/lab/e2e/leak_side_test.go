@@ -91,6 +91,9 @@ func prepareLeaks(t *testing.T) {
 		copySelf(t, host, leakProgram)
 		must(t, host, "root", "chmod", "755", leakProgram)
 	}
+	for _, host := range []string{"n1", "c1"} {
+		must(t, host, "root", "sysctl", "-q", "net.ipv4.ping_group_range=0 2147483647") // as systemd sets it
+	}
 	must(t, "n1", "root", "install", "-m", "4755", leakProgram, leakProgram+"-setuid")
 	must(t, "c1", "root", "install", "-m", "4755", leakProgram, leakProgram+"-setuid")
 	t.Cleanup(func() {
