@@ -33,6 +33,7 @@ func leftovers() []leftover {
 		{"an at job", "echo id >/var/spool/cron/atjobs/a0001", "ls /var/spool/cron/atjobs/a0001 2>/dev/null && echo LOOT"},
 		{"a user manager that lingers", "touch /var/lib/systemd/linger/alice", "ls /var/lib/systemd/linger/alice 2>/dev/null && echo LOOT"},
 		{"a System V segment", "ipcmk -M 4096 >/dev/null", "ipcs -m | grep -q alice && echo LOOT"},
+		{"a System V queue and a semaphore", "ipcmk -Q >/dev/null; ipcmk -S 1 >/dev/null", "ipcs -q -s | grep -q alice && echo LOOT"},
 		{"a POSIX queue", escapeIn + "=queue " + escapeProgram + " left", "mount -t mqueue x /mnt && { " + files("/mnt") + "; umount /mnt; }"},
 		{"a key in the user's keyring", program + " add enclave-left", "setpriv --reuid=2001 --regid=2001 --clear-groups " + program + " find enclave-left"},
 		{"a core dump", "(ulimit -c unlimited; cd /tmp; sh -c 'kill -SEGV $$')", "find / -xdev -uid 2001 -name 'core*' 2>/dev/null; find /tmp -xdev -uid 2001 -name 'core*' | grep . && echo LOOT"},

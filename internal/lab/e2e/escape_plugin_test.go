@@ -93,10 +93,12 @@ func gateAttempts(p prison) []attempt {
 	}
 }
 
-// withoutGo does something while the node has no GO of the job.
+// withoutGo does something while the node has no GO of the job, and no keeper that writes one anew.
 func withoutGo(t *testing.T, p prison, f func() string) string {
 	t.Helper()
 	dir := "/run/slurm-enclave/gate/"
+	blind(t, "n1")
+	defer must(t, "n1", "root", "pkill", "-CONT", "enclave-keeper")
 	must(t, "n1", "root", "mv", dir+p.job+".go", "/run/slurm-enclave/kept")
 	defer must(t, "n1", "root", "mv", "/run/slurm-enclave/kept", dir+p.job+".go")
 	return f()

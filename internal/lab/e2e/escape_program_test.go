@@ -23,6 +23,7 @@ const escapeProgram = "/usr/local/bin/escape"
 func escapeMain(what string, args []string) int {
 	programs := map[string]func([]string) error{
 		"handle": printHandle, "open": openHandle, "trace": trace, "keys": keys, "queue": queue,
+		"steal": steal, "peek": peek, "bpf": loadBPF, "ringopen": ringOpen, "tree": openTree, "give": give, "take": take,
 	}
 	f, ok := programs[what]
 	if !ok {
@@ -91,10 +92,14 @@ func trace(pids []string) error {
 	return errors.Join(errs...)
 }
 
-// keys puts a key into the user's keyring ("add NAME"), or looks it up there ("find NAME").
+// keys puts a key into the user's keyring ("add NAME"), or looks it up there ("find NAME"); "leave NAME"
+// and "session NAME" do so with the keyring of the session.
 func keys(args []string) error {
-	const user = -4 // KEY_SPEC_USER_KEYRING
-	if args[0] == "add" {
+	user := -4 // KEY_SPEC_USER_KEYRING
+	if args[0] == "leave" || args[0] == "session" {
+		user = -3 // KEY_SPEC_SESSION_KEYRING
+	}
+	if args[0] == "add" || args[0] == "leave" {
 		_, err := unix.AddKey("user", args[1], []byte(loot), user)
 		return err
 	}

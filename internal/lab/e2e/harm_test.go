@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -104,6 +105,22 @@ func TestP7AJobOfCPUTouchesTheMarkerAndNoOtherFileOfOurs(t *testing.T) {
 	for _, name := range found {
 		ours := regexp.MustCompile(`^(/etc/slurm-enclave/enclave-node|/usr/libexec/slurm-enclave/enclave-(pro|epi)log|.*/enclave\.so|.*/enclave\.conf)$`)
 		assert.Regexp(t, ours, name)
+	}
+}
+
+func TestP7WhatItCostsIsMeasured(t *testing.T) {
+	c := exec.CommandContext(t.Context(), filepath.Join(programs(), "enclave-lab"), "harm", "--repeat", "1")
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	t.Logf("\n%s", out)
+	for _, row := range []string{
+		`srun, system calls +[1-9]`, `srun, private memory, kB +[1-9]`, `slurmstepd, system calls +[1-9]`, `slurmstepd, private memory, kB +[1-9]`,
+		`  prolog-slurmctld +1 `, `  enclave-prolog +1 `, `  enclave-epilog +1 `, `  epilog-slurmctld +1 `,
+	} {
+		assert.Regexp(t, "(?m)^"+row, string(out))
+	}
+	for host, path := range map[string]string{"c1": "/usr/libexec/slurm-enclave/enclave-prolog", "n0": "/etc/slurm-enclave/prolog-slurmctld", "login": "/etc/slurm/plugstack.conf"} {
+		assert.NotZero(t, on(t, host, "root", "sh", "-c", "ls "+path+".*").status, "everything is as it was on %s", host)
 	}
 }
 
