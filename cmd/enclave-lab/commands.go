@@ -15,7 +15,7 @@ func command(status *int) *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error { return lab.CheckName() },
 	}
-	root.AddCommand(upCommand(), suiteCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), soakCommand(), scaleCommand(), enclavedCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
+	root.AddCommand(upCommand(), suiteCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), harmCommand(), soakCommand(), scaleCommand(), enclavedCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
 	return root
 }
 
@@ -109,6 +109,16 @@ func benchCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return lab.Bench(c.Context(), repeat, c.OutOrStdout()) },
 	}
 	c.Flags().IntVar(&repeat, "repeat", 15, "runs in each partition")
+	return c
+}
+
+func harmCommand() *cobra.Command {
+	var repeat int
+	c := &cobra.Command{
+		Use: "harm", Short: "Measure what a job of cpu pays: srun and slurmstepd without and with the plugin, prologs and epilogs", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return lab.Harm(c.Context(), repeat, c.OutOrStdout()) },
+	}
+	c.Flags().IntVar(&repeat, "repeat", 7, "runs without and with the plugin, and jobs")
 	return c
 }
 
