@@ -34,6 +34,7 @@ func explainService() []Explanation {
 		{"E531", "A node of the running job did not prove itself again in time: its keeper died, or it does not reach the verifier.", "The job is ended. No node is drained: from here nobody knows why.", "On the node: the lines of enclave-keeper in /var/log/slurm-enclave.log; can it reach port 6830 of the verifier?"},
 		{"E532", "An operator revoked a node of the job.", "The job is ended and not put back: its ranks had begun. The node is drained and not enrolled.", "Submit the job again. Admin: when the node is trusted again, enrol it and run enclave node return."},
 		{"E533", "slurmrestd does not answer as it should: it is away, lets enclaved not in, or offers no version of its API that can be used.", "Drains, requeues and accounting are late; they are tried again from the spool. Jobs wait.", "Admin: is slurmrestd there, as the same user as enclaved on a socket, or with a valid token? slurm.driver: cli in enclave.yaml does without it."},
+		{"E541", "enclaved itself stood still while the job's nodes were waiting for it: stopped, swapped out, or its machine paused.", effectRequeued, "Nothing, once. If it lasts: what holds the controller up, memory or disk?"},
 		{"E530", "The same check failed on all nodes of a job, or on many nodes within minutes.", "Taken for a fault of the policy: no node is drained for it, those of the window are resumed, jobs wait.", "Admin: correct the policy (a new firmware or image everywhere?), then the jobs start by themselves."},
 	}
 }

@@ -21,8 +21,9 @@ import (
 // verifier that restarts is better than one that is requeued at once, over and over.
 const (
 	registerTimeout = 15 * time.Second
-	settleTimeout   = 30 * time.Second
-	settlePatience  = 5 * time.Second
+	settleTimeout   = 30 * time.Second // for its answer
+	settlePatience  = 5 * time.Second  // for it to be there
+	aloneTimeout    = 30 * time.Second // for Slurm's, without it
 )
 
 // concerns says whether a controller's script has anything to do. It opens nothing, so that a
@@ -109,19 +110,29 @@ func ControllerEpilog(ctx context.Context, log *logrus.Logger, partitions []stri
 		return exitBroken
 	}
 	entry := log.WithField("job", j.Directory())
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
-	err = settled(ctx, j)
+	return over(ctx, entry,
+		func(ctx context.Context) error { return settled(ctx, j) },
+		func(ctx context.Context) (settle.Outcome, error) { return settleAlone(ctx, j, where.Exit) })
+}
+
+// over has enclaved settle a start, or settles it alone. Each has a time of its own: an enclaved that
+// takes the call and stands still must not use up what Slurm is to be asked in.
+func over(ctx context.Context, log *logrus.Entry, ask func(context.Context) error, alone func(context.Context) (settle.Outcome, error)) int {
+	asking, done := context.WithTimeout(ctx, settleTimeout)
+	defer done()
+	err := ask(asking)
 	if err == nil {
 		return exitFine
 	}
-	entry.WithError(err).Warn("enclaved does not settle the job")
-	out, err := settleAlone(ctx, j, where.Exit)
+	log.WithError(err).Warn("enclaved does not settle the job")
+	ctx, cancel := context.WithTimeout(ctx, aloneTimeout)
+	defer cancel()
+	out, err := alone(ctx)
 	if err != nil {
-		entry.WithError(err).Error("job not settled")
+		log.WithError(err).Error("job not settled")
 		return exitBroken
 	}
-	entry.WithField("requeued", out.Requeue).Info("settled without enclaved: " + out.Why)
+	log.WithField("requeued", out.Requeue).Info("settled without enclaved: " + out.Why)
 	return exitFine
 }
 

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"testing/synctest"
 
 	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/assert"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/site/settle"
 	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
 )
 
@@ -46,4 +48,20 @@ func TestTurnAway(t *testing.T) {
 			assert.Equal(t, c.shown, c.slurm.shown)
 		})
 	}
+}
+
+// An enclaved that takes the call and never answers is as good as one that is away.
+func TestAStartIsSettledWithoutAnEnclavedThatStandsStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := logrus.New()
+		log.SetOutput(io.Discard)
+		still := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		asked := false
+		status := over(t.Context(), log.WithField("job", "7.0"), still, func(ctx context.Context) (settle.Outcome, error) {
+			asked = true
+			return settle.Outcome{Requeue: true}, ctx.Err()
+		})
+		assert.True(t, asked)
+		assert.Equal(t, exitFine, status)
+	})
 }

@@ -39,6 +39,9 @@ func NodeEpilog(ctx context.Context, log *logrus.Logger, env func(string) string
 		log.WithError(err).Error("node not ready for enclaves")
 		return exitBroken
 	}
+	if err = n.alone(ctx); err != nil {
+		n.log.WithError(err).Error("another prolog or epilog of this job does not end")
+	}
 	configured := n.configure()
 	if n.client != nil {
 		defer n.client.Close()

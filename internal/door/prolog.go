@@ -30,6 +30,10 @@ func NodeProlog(ctx context.Context, log *logrus.Logger, env func(string) string
 		log.WithError(err).Error("node not ready for enclaves")
 		return exitBroken
 	}
+	if err := n.alone(ctx); err != nil {
+		n.log.WithError(err).Error("another prolog or epilog of this job does not end")
+		return exitBroken
+	}
 	// What an earlier start was granted or denied says nothing about this one.
 	if err := n.gate.Remove(j.Job); err != nil {
 		n.log.WithError(err).Error("old gate files not removed")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 
@@ -37,6 +38,9 @@ func Run(ctx context.Context, args []string, env func(string) string, side Side)
 			return exitFine
 		}
 	}
+	// The other end of our streams is slurmd's. When that is killed the work goes on: a word that nobody
+	// reads must not end it half-way.
+	signal.Ignore(syscall.SIGPIPE)
 	log, done := openLog()
 	defer done()
 	if err := leave(); err != nil {

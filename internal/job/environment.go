@@ -76,9 +76,14 @@ func FromPrologEnv(env func(string) string) (enclave.Job, Context, error) {
 		Name:      Printable(env("SLURM_JOB_NAME"), maxText),
 	}
 	c.HetJob = r.number("SLURM_HET_JOB_ID", false)
-	j.Nodes = r.nodes()
+	// An epilog that Slurm asks for again, because it has not heard of the first one's end, has an empty
+	// list on 22.05 [tried]. It is to close this node all the same.
+	listed := c.Script != EpilogNode || env("SLURM_NODELIST") != "" || env("SLURM_JOB_NODELIST") != ""
+	if listed {
+		j.Nodes = r.nodes()
+	}
 	if !c.Script.OnController() {
-		c.Node = r.node(j.Nodes)
+		c.Node = r.node(j.Nodes, listed)
 	}
 	if c.Script == EpilogController || c.Script == EpilogNode {
 		c.Exit = r.exit()
@@ -156,12 +161,12 @@ func (r *reader) nodes() []string {
 	return nodes
 }
 
-func (r *reader) node(nodes []string) string {
+func (r *reader) node(nodes []string, listed bool) string {
 	const name = "SLURMD_NODENAME"
 	n := r.env(name)
 	if err := CheckNodeName(n); err != nil {
 		r.fail(name, err)
-	} else if !slices.Contains(nodes, n) {
+	} else if listed && !slices.Contains(nodes, n) {
 		r.fail(name, fmt.Errorf("%s is not in the job's nodelist", n))
 	}
 	return n

@@ -106,6 +106,15 @@ func TestFromPrologEnv(t *testing.T) {
 		assert.True(t, ok)
 		assert.Equal(t, uint32(3), code)
 	})
+	t.Run("an epilog that is asked for again has no nodelist", func(t *testing.T) {
+		t.Parallel()
+		j, c, err := job.FromPrologEnv(with(node(), "SLURM_NODELIST", "", "SLURM_JOB_NODELIST", ""))
+		require.NoError(t, err)
+		assert.Empty(t, j.Nodes)
+		assert.Equal(t, "k2", c.Node)
+		_, _, err = job.FromPrologEnv(with(node(), "SLURM_SCRIPT_CONTEXT", "prolog_slurmd", "SLURM_NODELIST", "", "SLURM_JOB_NODELIST", ""))
+		assert.ErrorContains(t, err, "SLURM_NODELIST", "a prolog needs it")
+	})
 	t.Run("a job that a signal ended has no exit code", func(t *testing.T) {
 		t.Parallel()
 		_, c, err := job.FromPrologEnv(with(node(), "SLURM_JOB_EXIT_CODE", "15"))

@@ -20,13 +20,22 @@ const closeTimeout = 30 * time.Second
 // policy's fault, and the first of them must not have been drained by then.
 const chorus = time.Second
 
+// standstill is how long the watcher must have seen nothing, although it looks every pollJob, to
+// take it that enclaved itself stood still: stopped, swapped out, its machine paused. What nodes
+// have sent meanwhile lies unread then, and silence is no fault of theirs.
+const standstill = 5 * pollJob
+
+const codeSlept enclave.Code = "E541"
+
 // event is why the watcher looks at a start.
 type event int
 
 const (
 	changed event = iota // a node posted something
 	waited               // for the others' word
+	polled               // it is time to ask Slurm
 	deadline
+	slept    // the deadline passed while enclaved stood still
 	dead     // Slurm says that the job is over
 	shutdown // of enclaved
 )
@@ -39,6 +48,7 @@ func (v *Verifier) watch(s *start) {
 	poll := time.NewTicker(pollJob)
 	defer poll.Stop()
 	var others <-chan time.Time
+	stood, looked := false, time.Now()
 	for {
 		e := changed
 		select {
@@ -50,9 +60,16 @@ func (v *Verifier) watch(s *start) {
 		case <-v.life.Done():
 			e = shutdown
 		case <-poll.C:
-			if v.alive(s) {
-				continue
-			}
+			e = polled
+		}
+		stood = stood || time.Since(looked) > standstill
+		looked = time.Now()
+		switch {
+		case e == deadline && stood:
+			e = slept
+		case e == polled && v.alive(s):
+			continue
+		case e == polled:
 			e = dead
 		}
 		switch v.step(s, e) {
@@ -152,6 +169,8 @@ func (s *start) why(e event) *enclave.Refusal {
 	switch e {
 	case dead:
 		return enclave.Refuse("E503", enclave.FaultRequest, "job %s is no longer alive in Slurm", k)
+	case slept:
+		return enclave.Refuse(codeSlept, enclave.FaultService, "enclaved stood still while the nodes of job %s were waiting", k)
 	case shutdown:
 		return enclave.Refuse("E509", enclave.FaultService, "enclaved is stopping")
 	}

@@ -304,6 +304,17 @@ func TestBarriers(t *testing.T) {
 		assert.Equal(t, []string{"n2"}, w.site.Drained())
 		assert.Contains(t, w.site.String(), "enclave:E221")
 	})
+	bubble(t, "a deadline that passed while enclaved stood still is no node's fault", func(t *testing.T, w *world) {
+		k := w.register(job(7, "n1", "n2"))
+		w.nonce(k, "n2")
+		w.site.SetSlow(70 * time.Second)
+		assert.Equal(t, map[string]string{"n1": "E541 service"}, w.all(k, "n1"))
+		assert.Empty(t, w.site.Drained())
+		w.site.SetJob(7, enclave.JobState{State: "FAILED", Batch: true})
+		s, err := w.v.Settled(t.Context(), k)
+		require.NoError(t, err)
+		assert.True(t, s.Requeued)
+	})
 	bubble(t, "a node that never spoke is nobody's fault, and an alarm at the third time", func(t *testing.T, w *world) {
 		for i := range uint32(4) {
 			k := w.register(job(7+i, "n1", "n2"))

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -139,6 +140,20 @@ func TestKill(t *testing.T) {
 		require.Len(t, left, 1)
 		assert.Equal(t, two.Process.Pid, left[0].PID)
 		require.NoError(t, kill(t, ids(alice)))
+	})
+	t.Run("programs of one's own end by what they were started with", func(t *testing.T) {
+		one := start(t, 0, "PROCESS_TEST_JOB=7", "/bin/sleep", "1000")
+		two := start(t, 0, "PROCESS_TEST_JOB=77", "/bin/sleep", "1000")
+		require.NoError(t, one.Process.Signal(syscall.SIGSTOP))
+		mine := func(p process.Process) bool {
+			return p.Name == "sleep" && slices.Contains(process.Environment(p.PID), "PROCESS_TEST_JOB=7")
+		}
+		require.NoError(t, process.KillPrograms(t.Context(), mine))
+		list, err := process.List()
+		require.NoError(t, err)
+		assert.False(t, slices.ContainsFunc(list, mine))
+		assert.True(t, slices.ContainsFunc(list, func(p process.Process) bool { return p.PID == two.Process.Pid }))
+		assert.Nil(t, process.Environment(one.Process.Pid), "it is gone")
 	})
 	t.Run("foreign is who is no daemon, no system user and not allowed", func(t *testing.T) {
 		start(t, alice, "", "/bin/sleep", "1000")

@@ -64,8 +64,8 @@ func enclaveNodes() []string {
 // what came of it against the promise.
 func (f *failures) row(t *testing.T, what string, p promise, act func(t *testing.T) string) {
 	t.Helper()
-	f.rows++
 	t.Run(what, func(t *testing.T) {
+		f.rows++
 		job, node, left, receipt := "?", "?", "?", "?"
 		defer func() {
 			word := "KEPT"

@@ -26,6 +26,7 @@ type Site struct {
 	ended    []string
 	calls    []string
 	away     bool
+	slow     time.Duration
 }
 
 // Submit puts a running batch job there.
@@ -50,6 +51,14 @@ func (s *Site) SetAway(away bool) {
 	s.away = away
 }
 
+// SetSlow lets the next answer about a job come so late, whatever the caller's patience: the process
+// stood still.
+func (s *Site) SetSlow(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow = d
+}
+
 func (s *Site) call(format string, args ...any) error {
 	s.calls = append(s.calls, fmt.Sprintf(format, args...))
 	if s.away {
@@ -60,6 +69,11 @@ func (s *Site) call(format string, args ...any) error {
 
 // JobState says what SetJob said; of other jobs, nothing.
 func (s *Site) JobState(_ context.Context, job uint32) (enclave.JobState, error) {
+	s.mu.Lock()
+	slow := s.slow
+	s.slow = 0
+	s.mu.Unlock()
+	<-time.After(slow)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.away {
