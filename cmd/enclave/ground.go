@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/cli"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/doctor"
 	"github.com/slurm-enclave/slurm-enclave/internal/door"
@@ -28,8 +30,12 @@ func ground(ctx context.Context, path, slurmConf string) (doctor.Site, bool, err
 	}
 	files := survey.Configuration{}
 	s := doctor.Site{Config: cfg, Files: files}
-	if s.Conf, err = slurmconf.Read(files, confPath(cfg, slurmConf)); err != nil {
-		return doctor.Site{}, false, err
+	conf := confPath(cfg, slurmConf)
+	if _, err = files.Read(conf); err == nil {
+		s.Conf, err = slurmconf.Read(files, conf)
+	}
+	if err != nil {
+		return doctor.Site{}, false, fmt.Errorf("%w: %w", cli.ErrSlurmConf, err)
 	}
 	marked, _ := files.Marked(door.Marker) // a marker that is not trusted is the prolog's to refuse
 	s.Node = marked
@@ -38,12 +44,12 @@ func ground(ctx context.Context, path, slurmConf string) (doctor.Site, bool, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, slurmAnswers)
 	defer cancel()
-	cli := slurm.NewCLI(program.Runner{})
-	if live, err := cli.Settings(ctx); err == nil { // slurmctld away: nothing to compare
+	commands := slurm.NewCLI(program.Runner{})
+	if live, err := commands.Settings(ctx); err == nil { // slurmctld away: nothing to compare
 		s.Live = live
 	}
 	if !marked {
-		s.Administrator = level(ctx, cli, cfg.Controller.State)
+		s.Administrator = level(ctx, commands, cfg.Controller.State)
 	}
 	return s, marked, nil
 }
@@ -60,7 +66,7 @@ func confPath(cfg config.Config, named string) string {
 }
 
 // level is the AdminLevel of the owner of enclaved's state, "" when that can't be found out.
-func level(ctx context.Context, cli *slurm.CLI, state string) string {
+func level(ctx context.Context, commands *slurm.CLI, state string) string {
 	info, err := os.Stat(state)
 	if err != nil {
 		return ""
@@ -73,7 +79,7 @@ func level(ctx context.Context, cli *slurm.CLI, state string) string {
 	if err != nil {
 		return ""
 	}
-	found, err := cli.AdminLevel(ctx, u.Username)
+	found, err := commands.AdminLevel(ctx, u.Username)
 	if err != nil {
 		return ""
 	}

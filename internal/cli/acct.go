@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/acct"
+	"github.com/slurm-enclave/slurm-enclave/internal/job"
 	"github.com/slurm-enclave/slurm-enclave/internal/slurm"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
@@ -45,6 +46,9 @@ You see what you may see: your own jobs, those of accounts that you coordinate, 
 outside enclaves has the verdict none; a start that accounting has lost is there, too.`
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		since, err := parseSince(f.since, now())
+		if err == nil {
+			err = checkNames(f)
+		}
 		if err != nil {
 			return &ExitError{ExitUsage, err}
 		}
@@ -83,10 +87,26 @@ outside enclaves has the verdict none; a start that accounting has lost is there
 	return c
 }
 
-// parseSince reads a day or a time of this machine's clock, or a time ago.
+// checkNames looks at the names of accounts and partitions before anybody is asked for them.
+func checkNames(f acctFlags) error {
+	for flag, list := range map[string][]string{"--account": f.accounts, "--partition": f.partitions} {
+		for _, name := range list {
+			if err := job.CheckWord(name); err != nil {
+				return fmt.Errorf("%s %w", flag, err)
+			}
+		}
+	}
+	return nil
+}
+
+// parseSince reads a day or a time of this machine's clock, or a time ago. What is to come is nothing that has been.
 func parseSince(s string, now time.Time) (time.Time, error) {
 	for _, layout := range []string{"2006-01-02", "2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339} {
-		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
+		t, err := time.ParseInLocation(layout, s, now.Location())
+		if err == nil && t.After(now) {
+			return time.Time{}, fmt.Errorf("--since %s is in the future", printable(s))
+		}
+		if err == nil {
 			return t, nil
 		}
 	}

@@ -98,7 +98,7 @@ func AcctScreen(lines []acct.Line) string {
 		jobs[acctJob(l).Job] = true
 	}
 	if n := count[enclave.VerdictSimulated]; n > 0 {
-		fmt.Fprintf(&b, "SIMULATED: %d of these %d starts had no hardware protection\n", n, len(lines))
+		fmt.Fprintf(&b, "SIMULATED: %d of %s had no hardware protection\n", n, several(len(lines), "start"))
 	}
 	w := table(&b)
 	row(w, "JOB", "START", "USER", "ACCOUNT", "PARTITION", "STATE", "ELAPSED", "NODES", "VERDICT", "ATTESTED", "TUNNEL", "RECEIPT", "NAME")
@@ -106,7 +106,7 @@ func AcctScreen(lines []acct.Line) string {
 		row(w, acctCells(acctJob(l))...)
 	}
 	_ = w.Flush() // a strings.Builder never fails
-	fmt.Fprintf(&b, "%d jobs, %d starts:", len(jobs), len(lines))
+	fmt.Fprintf(&b, "%s, %s:", several(len(jobs), "job"), several(len(lines), "start"))
 	for i, v := range []enclave.Verdict{enclave.VerdictProtected, enclave.VerdictSimulated, enclave.VerdictRefused, enclave.VerdictIncomplete, acct.None} {
 		fmt.Fprintf(&b, "%s %d %s", strings.Repeat(",", min(i, 1)), count[v], v)
 	}
@@ -130,13 +130,13 @@ func acctCells(j AcctJob) []string {
 		if j.AttestMS != nil {
 			attested += fmt.Sprintf(" in %.1f s", float64(*j.AttestMS)/1000)
 		}
-		tunnel = amount(*j.TunnelBytes)
+		tunnel = size(*j.TunnelBytes)
 	}
 	if j.NodeCount != nil {
 		nodes = fmt.Sprint(*j.NodeCount)
 	}
 	if j.ElapsedS != nil {
-		elapsed = (time.Duration(*j.ElapsedS) * time.Second).String()
+		elapsed = clock(*j.ElapsedS)
 	}
 	return []string{
 		or(value(j.Name), fmt.Sprint(j.Job)), orNone(j.Restart), or(value(j.User), "-"), or(j.Account, "-"), or(j.Partition, "-"),
@@ -144,16 +144,21 @@ func acctCells(j AcctJob) []string {
 	}
 }
 
-// amount is a number of bytes in the unit that makes it readable.
-func amount(n uint64) string {
-	v, units := float64(n), []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}
-	for len(units) > 1 && v >= 1000 {
-		v, units = v/1000, units[1:]
+// clock is a time as Slurm's commands print it: [D-]HH:MM:SS.
+func clock(seconds int64) string {
+	s := fmt.Sprintf("%02d:%02d:%02d", seconds/3600%24, seconds/60%60, seconds%60)
+	if days := seconds / 86400; days > 0 {
+		s = fmt.Sprintf("%d-%s", days, s)
 	}
-	if units[0] == "B" {
-		return fmt.Sprintf("%d B", n)
+	return s
+}
+
+// several is a number of things in words: 1 job, 2 jobs.
+func several(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
 	}
-	return fmt.Sprintf("%.1f %s", v, units[0])
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 func shortReceipt(s string) string {

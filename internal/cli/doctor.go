@@ -26,6 +26,9 @@ import (
 // says that this is an enclave node.
 type Ground func(ctx context.Context, path, slurmConf string) (site doctor.Site, marked bool, err error)
 
+// ErrSlurmConf is a Ground's error for a slurm.conf that can't be read: there is nothing to judge.
+var ErrSlurmConf = errors.New("read slurm.conf")
+
 // NewDoctorCommand is `enclave doctor`, on the controller or a node.
 func NewDoctorCommand(open Open, h Storehouse, ground Ground) *cobra.Command {
 	var asJSON bool
@@ -72,13 +75,16 @@ func DoctorScreen(found []doctor.Symptom) string {
 			fmt.Fprintf(&b, "%11s%s\n", "", "fix: "+printable(s.Fix))
 		}
 	}
-	fmt.Fprintf(&b, "%d faults, %d warnings\n", count[ladder.Fail], count[ladder.Warn])
+	fmt.Fprintf(&b, "%s, %s\n", several(count[ladder.Fail], "fault"), several(count[ladder.Warn], "warning"))
 	return clean(b.String())
 }
 
 // examine stops where the configuration can't be read: all else follows from it.
 func examine(ctx context.Context, path, slurmConf string, open Open, h Storehouse, ground Ground) []doctor.Symptom {
 	site, marked, err := ground(ctx, path, slurmConf)
+	if errors.Is(err, ErrSlurmConf) {
+		return []doctor.Symptom{judged("slurm.conf", "", "say where it is: --slurm-conf FILE", "", err)}
+	}
 	if err != nil {
 		return []doctor.Symptom{judged(path, "E002", "correct the line that is named", "", err)}
 	}

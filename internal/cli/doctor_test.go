@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,6 +96,12 @@ func TestDoctorFindsFaults(t *testing.T) {
 		"a configuration that can't be read": {func(p *practice) {
 			p.err = errors.New("line 3: unknown key")
 		}, "FAIL E002"},
+		"a slurm.conf that is not there": {func(p *practice) {
+			p.err = fmt.Errorf("%w: open /x: no such file", cli.ErrSlurmConf)
+		}, "FAIL       slurm.conf: read slurm.conf: open /x"},
+		"partitions that enclave.yaml does not know": {func(p *practice) {
+			p.write("tenants.yaml", "partitions: [cpu-sev, secret]\ntenants:\n  - {name: a, accounts: [a], subtree: t/a, policy: default}\n")
+		}, "FAIL E047"},
 		"tenants that don't parse":   {func(p *practice) { p.write("tenants.yaml", "tenant: []\n") }, "FAIL E007"},
 		"an inventory that is empty": {func(p *practice) { p.write("inventory.yaml", "nodes: []\n") }, "FAIL E003"},
 		"a node that is in no inventory": {func(p *practice) {

@@ -46,7 +46,7 @@ func evidenceCommand(out, errOut io.Writer, store string) *cobra.Command {
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
-			return &ExitError{ExitUsage, err}
+			return &ExitError{ExitUsage, fmt.Errorf("%w; usage: %s", err, c.UseLine())}
 		}
 		return nil
 	}

@@ -98,7 +98,7 @@ func JobsScreen(j api.Jobs) string {
 		}
 	}
 	if fake > 0 {
-		fmt.Fprintf(&b, "SIMULATED: %d of these %d jobs had no hardware protection\n", fake, len(j.Jobs))
+		fmt.Fprintf(&b, "SIMULATED: %d of %s had no hardware protection\n", fake, several(len(j.Jobs), "start"))
 	}
 	w := table(&b)
 	row(w, "JOB", "START", "USER", "ACCOUNT", "TENANT", "NODES", "VERDICT", "CODE", "REGISTERED", "OVER")

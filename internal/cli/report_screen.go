@@ -36,7 +36,8 @@ func ReportScreen(r api.Report) string {
 	fields(&b, [][2]string{
 		{"Network", networkLine(r)},
 		{"Storage", storageLine(r.Storage)},
-		{"Timeline", timeline(r.TimelineMS)},
+		{"Timeline", or(timeline(r.TimelineMS, false), "not told")},
+		{"Taken down", timeline(r.TimelineMS, true)},
 	})
 	b.WriteString("\n  Not covered by this report:\n")
 	for _, n := range r.NotCovered {
@@ -174,11 +175,12 @@ func storageLine(s api.Storage) string {
 func phases() []string {
 	return []string{
 		"ground", "journal", "keys", "nonce", "report", "attest", "evidence", "barrier1", "roster", "mesh", "fence", "subtree", "probe",
-		"ready", "barrier2", "go", "total",
+		"ready", "barrier2", "go", "total", "processes_down", "subtree_down", "fence_down", "mesh_down", "files_down", "ipc_down", "teardown",
 	}
 }
 
-func timeline(ms map[string]int64) string {
+// timeline tells the phases of the job's start, or those of its end.
+func timeline(ms map[string]int64, down bool) string {
 	order := phases()
 	names := slices.SortedFunc(maps.Keys(ms), func(a, b string) int {
 		x, y := slices.Index(order, a), slices.Index(order, b)
@@ -194,9 +196,15 @@ func timeline(ms map[string]int64) string {
 	})
 	parts := make([]string, 0, len(names))
 	for _, n := range names {
-		parts = append(parts, fmt.Sprintf("%s %d ms", n, ms[n]))
+		name, ended := strings.CutSuffix(n, "_down")
+		if n == "teardown" {
+			name, ended = "all", true
+		}
+		if ended == down {
+			parts = append(parts, fmt.Sprintf("%s %d ms", name, ms[n]))
+		}
 	}
-	return or(strings.Join(parts, " | "), "not told")
+	return strings.Join(parts, " | ")
 }
 
 // fields prints names and values in two columns and leaves empty values out.

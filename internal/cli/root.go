@@ -48,7 +48,9 @@ func NewRootCommand(out, errOut io.Writer, version string, open Open, more ...*c
 	c.CompletionOptions.DisableDefaultCmd = true
 	c.SetOut(out)
 	c.SetErr(errOut)
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &ExitError{ExitUsage, err} })
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return &ExitError{ExitUsage, fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
+	})
 	s := screen{open: open, config: c.PersistentFlags().String("config", defaultConfig, "configuration file")}
 	c.AddCommand(s.reportCommand(), s.whyCommand(), s.nodesCommand(), s.jobsCommand(), explainCommand(), NewEvidenceCommand(out, errOut), s.policyCommand(certificateStore),
 		s.receiptCommand(), s.auditCommand())
@@ -61,11 +63,11 @@ func command(use, short string, args cobra.PositionalArgs) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, SilenceUsage: true, SilenceErrors: true, Args: usage(args)}
 }
 
-// source opens the way to enclaved. What can't be asked can't be determined.
+// source opens the way to enclaved, for which it reads the configuration. What can't be asked can't be determined.
 func (s screen) source(ctx context.Context) (Source, error) {
 	src, err := s.open(ctx, *s.config)
 	if err != nil {
-		return nil, &ExitError{ExitUnknown, fmt.Errorf("ask enclaved: %w", err)}
+		return nil, &ExitError{ExitUnknown, fmt.Errorf("read configuration: %w", err)}
 	}
 	return src, nil
 }

@@ -53,7 +53,7 @@ func protected() api.Report {
 		Verdict: enclave.VerdictProtected, Nodes: []api.NodeReport{node("cpu-sev-1"), node("cpu-sev-2"), node("cpu-sev-3")},
 		Network:    api.Network{Peers: 3, TunnelBytes: 123456789, OutsideBytes: 0, Rejected: 2},
 		Storage:    api.Storage{Backend: "lustre", Subtree: "digimed", Public: "/lustre", Assurance: "L1 client view", Transport: "fabric-trusted"},
-		TimelineMS: map[string]int64{"mesh": 41, "evidence": 812, "fence": 9, "zeta": 1, "subtree": 33},
+		TimelineMS: map[string]int64{"mesh": 41, "evidence": 812, "fence": 9, "zeta": 1, "subtree": 33, "fence_down": 26, "teardown": 160},
 		NotCovered: []string{"Slurm's control messages", "traffic volumes and times"}, Receipt: "not yet",
 		Registered: *at(2), Started: at(3), Ended: at(56),
 	}

@@ -57,6 +57,7 @@ type rule struct {
 	name  string
 	code  enclave.Code
 	warn  bool // the site works without, but worse
+	node  bool // enclave nodes alone have it
 	judge func(s Site) verdict
 }
 
@@ -71,6 +72,9 @@ type verdict struct {
 func Examine(s Site) []Symptom {
 	var out []Symptom
 	for _, r := range rules() {
+		if r.node && !s.Node {
+			continue
+		}
 		v := r.judge(s)
 		switch {
 		case v.bad == "":

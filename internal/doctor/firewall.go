@@ -16,18 +16,8 @@ import (
 // another program (firewalld, a script) puts into the kernel is seen when it is done: the keeper ends the job.
 func firewallRules() []rule {
 	return []rule{
-		{name: "nobody flushes nftables", code: "E049", warn: true, judge: onNodes(flushes)},
-		{name: "answers that conntrack does not see", code: "E050", judge: onNodes(untracked)},
-	}
-}
-
-// onNodes is a judgement that only enclave nodes need.
-func onNodes(judge func(Site) verdict) func(Site) verdict {
-	return func(s Site) verdict {
-		if !s.Node {
-			return verdict{well: "not an enclave node"}
-		}
-		return judge(s)
+		{name: "nobody flushes nftables", code: "E049", warn: true, node: true, judge: flushes},
+		{name: "answers that conntrack does not see", code: "E050", node: true, judge: untracked},
 	}
 }
 

@@ -17,16 +17,16 @@ const marker = "/etc/slurm-enclave/enclave-node"
 // hostRules are for what a host itself has: an enclave node, or the controller.
 func hostRules() []rule {
 	return []rule{
-		{name: "the marker is root's", code: "E055", judge: onNodes(func(s Site) verdict {
+		{name: "the marker is root's", code: "E055", node: true, judge: func(s Site) verdict {
 			if err := s.Files.Secure(marker); err != nil {
 				return verdict{bad: err.Error() + ": whoever takes the marker away opens the gate for every job", fix: "chown root:root " + marker + " and its directories, and chmod go-w them"}
 			}
 			return verdict{well: marker}
-		})},
-		{name: "this node's name", code: "E048", judge: onNodes(ownName)},
-		{name: "closed at boot", code: "E051", judge: onNodes(closedAtBoot)},
-		{name: "sockets that no tunnel carries", code: "E052", warn: true, judge: onNodes(keptOut)},
-		{name: "core dumps", code: "E053", warn: true, judge: onNodes(coreDumps)},
+		}},
+		{name: "this node's name", code: "E048", node: true, judge: ownName},
+		{name: "closed at boot", code: "E051", node: true, judge: closedAtBoot},
+		{name: "sockets that no tunnel carries", code: "E052", warn: true, node: true, judge: keptOut},
+		{name: "core dumps", code: "E053", warn: true, node: true, judge: coreDumps},
 		{name: "slurmrestd", code: "E054", judge: restDriver},
 	}
 }
@@ -113,7 +113,7 @@ func restDriver(s Site) verdict {
 	rest := s.Config.Slurm.Rest
 	switch {
 	case s.Node:
-		return verdict{well: "asked by enclaved alone, on the controller"}
+		return verdict{well: "enclaved alone asks it, on the controller"}
 	case s.Config.Slurm.Driver != "rest":
 		return verdict{well: "slurm.driver is " + s.Config.Slurm.Driver}
 	case rest.Socket != "":

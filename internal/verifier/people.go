@@ -87,6 +87,9 @@ func (v *Verifier) visible(ctx context.Context, who Viewer, job uint32, restart 
 		e, err = v.Ledger.Entry(ctx, enclave.JobKey{Cluster: v.Config.Cluster, Job: job, Restart: *restart})
 	}
 	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !who.sees(e.Job)) {
+		if restart != nil {
+			return e, enclave.Refuse("E135", enclave.FaultRequest, "no start %d of an enclave job %d of yours is in the ledger", *restart, job)
+		}
 		return e, enclave.Refuse("E135", enclave.FaultRequest, "no enclave job %d of yours is in the ledger", job)
 	}
 	if err != nil {

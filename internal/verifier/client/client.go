@@ -221,12 +221,12 @@ func call[A any](ctx context.Context, c *Client, r request) (A, error) {
 }
 
 func (c *Client) unreachable(err error) error {
-	where := c.opt.Address
+	where, fix := c.opt.Address, "is enclaved running there, and is verifier.address reachable?"
 	if c.opt.Socket != "" {
-		where = c.opt.Socket
+		where, fix = c.opt.Socket, "is this the controller, and is enclaved running on it?"
 	}
 	r := enclave.Refuse("E500", enclave.FaultService, "the verifier at %s does not answer: %v", where, err)
-	r.Fix = "is enclaved running there, and is verifier.address reachable?"
+	r.Fix = fix
 	return r
 }
 
