@@ -23,16 +23,16 @@ type acctLine struct {
 	Attested *int    `json:"nodes_attested"`
 	Receipt  *string `json:"receipt"`
 	Name     string  `json:"name"`
+	Code     *string `json:"code"`
+	Element  *string `json:"job_id"`
+	Account  string  `json:"account"`
 }
 
 // acctOf are the lines of one job, as a user is shown them.
 func acctOf(t *testing.T, user, id string, options ...string) []acctLine {
 	t.Helper()
-	var list struct{ Jobs []acctLine }
-	argv := append([]string{"enclave", "acct", "--since=1d", "--format=json"}, options...)
-	require.NoError(t, json.Unmarshal([]byte(must(t, "login", user, argv...)), &list))
 	var lines []acctLine
-	for _, l := range list.Jobs {
+	for _, l := range allAcct(t, user, append([]string{"--since=1d"}, options...)...) {
 		if fmt.Sprint(l.Job) == id {
 			lines = append(lines, l)
 		}
@@ -113,4 +113,63 @@ func TestAcctJoinsAccountingWithTheLedger(t *testing.T) {
 		}
 		assert.Equal(t, []string{"'=cmd|' /C calc'!A0?1|x", "'=cmd|' /C calc'!A0?1|x"}, names)
 	})
+}
+
+// A job whose first start met a broken node, and whose second ran: two lines, by their numbers and verdicts, in
+// accounting as in the ledger; and what --since and --account leave out.
+func TestAcctTellsARefusedStartFromTheOneThatRan(t *testing.T) {
+	idle(t)
+	began := strings.TrimSpace(must(t, "login", "alice", "date", "+%Y-%m-%dT%H:%M:%S"))
+	setFault(t, "n2", `{"old_tcb":true}`)
+	id := submit(t, "alice", "srun true", "--partition=cpu-sev", "--nodes=2", "--nodelist=n1,n2")
+	eventually(t, 60*time.Second, func() bool { return drained(t, "n2") != "" }, func() string { return must(t, "n0", "root", "sinfo", "-R") })
+	await(t, id, "PENDING") // n2's prolog has told Slurm of its failure, too
+	setFault(t, "n2", `{}`)
+	resume(t, "n2")
+	await(t, id, "COMPLETED")
+	idle(t)
+	array := submit(t, "alice", "true", "--partition=cpu-sev", "--array=1-2", "--output=/dev/null")
+	var lines []acctLine
+	eventually(t, 60*time.Second, func() bool {
+		lines = acctOf(t, "alice", id, "--since="+began)
+		return len(lines) == 2 && lines[0].State != nil && lines[1].State != nil && *lines[1].State == "COMPLETED" && lines[1].Receipt != nil
+	}, func() string { b, _ := json.MarshalIndent(lines, "", " "); return string(b) })
+	assert.Equal(t, "refused", lines[0].Verdict)
+	require.NotNil(t, lines[0].Code)
+	assert.Regexp(t, `^E2\d\d$`, *lines[0].Code)
+	assert.Equal(t, "REQUEUED", *lines[0].State)
+	assert.NotNil(t, lines[0].Receipt, "a refused start has one, too")
+	assert.EqualValues(t, 0, *lines[0].Restart)
+	assert.EqualValues(t, 1, *lines[1].Restart)
+	assert.Equal(t, "simulated", lines[1].Verdict)
+	assert.Nil(t, lines[1].Code)
+	assert.Equal(t, 2, *lines[1].Attested)
+
+	var elements []string
+	eventually(t, 90*time.Second, func() bool {
+		elements = nil
+		for _, l := range allAcct(t, "alice", "--since="+began) {
+			if l.Element != nil && strings.HasPrefix(*l.Element, array+"_") && l.State != nil && *l.State == "COMPLETED" && l.Verdict == "simulated" {
+				elements = append(elements, *l.Element)
+			}
+		}
+		return len(elements) == 2
+	}, func() string { return fmt.Sprint(elements) })
+	assert.ElementsMatch(t, []string{array + "_1", array + "_2"}, elements)
+	idle(t)
+	time.Sleep(1100 * time.Millisecond) // accounting counts in seconds
+	after := strings.TrimSpace(must(t, "login", "alice", "date", "+%Y-%m-%dT%H:%M:%S"))
+	assert.Empty(t, allAcct(t, "alice", "--since="+after), "what was over before")
+	assert.Empty(t, acctOf(t, "alice", id, "--account=astro"))
+	for _, l := range allAcct(t, "root", "--since="+began, "--account=digimed") {
+		assert.Equal(t, "digimed", l.Account)
+	}
+}
+
+// allAcct are all lines that a user is shown.
+func allAcct(t *testing.T, user string, options ...string) []acctLine {
+	t.Helper()
+	var list struct{ Jobs []acctLine }
+	require.NoError(t, json.Unmarshal([]byte(must(t, "login", user, append([]string{"enclave", "acct", "--format=json"}, options...)...)), &list))
+	return list.Jobs
 }
