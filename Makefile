@@ -67,7 +67,7 @@ test: build
 matrix: build
 	scripts/matrix
 
-## nightly  matrix, failures, soak and long fuzzing, some hours; writes docs/nightly.md. SUITES= AT_ONCE=2 RUN= JOBS=200 SUITE= FUZZTIME=5m
+## nightly  matrix, failures, soak and long fuzzing, some hours; writes docs/nightly.md. SUITES= AT_ONCE=2 RUN= FAILURES= JOBS=200 SUITE= FUZZTIME=5m
 nightly: build
 	scripts/nightly
 
