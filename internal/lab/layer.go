@@ -76,7 +76,7 @@ func addUsers(passwd string) string {
 	b.WriteString(strings.TrimRight(passwd, "\n") + "\n")
 	add := func(name string, uid uint32, home string) {
 		if !hasEntry(passwd, name) {
-			fmt.Fprintf(&b, "%s:x:%d:%d:%s:%s:/bin/bash\n", name, uid, uid, name, home)
+			fmt.Fprintf(&b, "%s:*:%d:%d:%s:%s:/bin/bash\n", name, uid, uid, name, home) // an x would want an entry in /etc/shadow, without which su is refused
 		}
 	}
 	add(enclaveUser, enclaveUID, "/nonexistent")

@@ -93,7 +93,7 @@ func TestLayer(t *testing.T) {
 		passwd := addUsers("root:x:0:0::/root:/bin/sh\nalice:x:5:5::/:/bin/sh")
 		assert.Contains(t, passwd, "root:x:0:0")
 		assert.Equal(t, 1, strings.Count(passwd, "alice:"))
-		assert.Contains(t, passwd, "\nbob:x:2002:2002:bob:/home/bob:/bin/bash\n")
+		assert.Contains(t, passwd, "\nbob:*:2002:2002:bob:/home/bob:/bin/bash\n")
 	})
 	t.Run("an owner is looked up in the hosts' own table", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "x")

@@ -88,7 +88,7 @@ func storageAttempts(t *testing.T, p prison) []attempt {
 		},
 		{
 			name: "pivot into a root of one's own", control: inMounts(),
-			try: `unshare -Urm sh -c "mount --bind /mnt /mnt; mkdir -p /tmp/r; mount -t tmpfs x /tmp/r; mkdir /tmp/r/o; cd /tmp/r; /usr/sbin/pivot_root . o; read x </o` + secret + `; echo \$x"`,
+			try: `unshare -Urm sh -c "mount --bind /mnt /mnt; mkdir -p /tmp/r; mount -t tmpfs x /tmp/r; mkdir /tmp/r/o; cd /tmp/r; perl -e 'syscall(155, \$x=q(.), \$y=q(o))'; read x </o` + secret + `; echo \$x"`,
 		},
 		{name: "enter the mounts of process 1", try: "nsenter -t 1 -m true && echo LOOT", control: asRoot()},
 		{

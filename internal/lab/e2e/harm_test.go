@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -141,10 +142,20 @@ func TestP7SlurmdStartsAfterInstallAndRemoval(t *testing.T) {
 	require.Error(t, err, "files that Slurm's configuration names are not taken away")
 	assert.Contains(t, out, "plugstack.conf.d/enclave.conf")
 	must(t, "c1", "root", "sh", "-c", "mkdir /root/kept && cp -a /etc/slurm /root/kept/")
-	restart := func() { require.NoError(t, labCommand("restart", "c1", "slurmd").Run()) }
+	restart := func() {
+		require.NoError(t, labCommand("restart", "c1", "slurmd").Run())
+		eventually(t, 60*time.Second, func() bool { return on(t, "login", "carol", "srun", "-p", "cpu", "-w", "c1", "true").status == 0 },
+			func() string { return must(t, "n0", "root", "sinfo") })
+	}
 	t.Cleanup(func() {
 		_, err = makeOn(t, "c1", "install-files")
 		require.NoError(t, err)
+		// What is installed was built against this machine's Slurm; another suite's is built beside it.
+		for name, path := range map[string]string{"enclave.so": "/usr/lib/x86_64-linux-gnu/slurm-wlm/", "libenclave-submit.so": "/usr/libexec/slurm-enclave/"} {
+			b, unread := os.ReadFile(filepath.Join(programs(), suite(), name))
+			require.NoError(t, unread)
+			require.Zero(t, onWithInput(t, "c1", "root", string(b), "sh", "-c", "cat >"+path+name).status)
+		}
 		must(t, "c1", "root", "sh", "-c", "cp -a /root/kept/slurm/. /etc/slurm/ && rm -r /root/kept")
 		restart()
 	})
@@ -153,6 +164,4 @@ func TestP7SlurmdStartsAfterInstallAndRemoval(t *testing.T) {
 	require.NoError(t, err, out)
 	assert.Empty(t, on(t, "c1", "root", "sh", "-c", "ls /usr/libexec/slurm-enclave /usr/bin/enclave /usr/share/slurm-enclave 2>/dev/null").out)
 	restart()
-	eventually(t, 60*time.Second, func() bool { return on(t, "login", "carol", "srun", "-p", "cpu", "-w", "c1", "true").status == 0 },
-		func() string { return must(t, "n0", "root", "sinfo") })
 }
