@@ -41,8 +41,8 @@ func invocations() [][]string {
 // volatile is what differs from one job to the next.
 var volatile = regexp.MustCompile(`[0-9a-f]{8,}|\d+`)
 
-// waited is what is said when the job before is not quite over.
-var waited = regexp.MustCompile(`(?m)^.*(queued and waiting for resources|has been allocated resources|Pending job allocation \d+|has been revoked\.)\n`)
+// waited is what is said when the job before is not quite over, or the node not ready at once.
+var waited = regexp.MustCompile(`(?m)^.*(queued and waiting for resources|Waiting for resource configuration|are ready for job|has been allocated resources|Pending job allocation \d+|has been revoked\.)\n`)
 
 // asTold runs all invocations as a user and gives what was seen of each, without what is never twice
 // the same, lines sorted: two tasks, and the variables of an environment, come in any order.
