@@ -17,13 +17,13 @@ SAMPLES   := $(shell cd etc && find . -type f -not -name '*.go' | sed 's,^\./,,'
 VERSION   := $(shell cat VERSION)
 # The release is compiled into every program, so that the ground check can tell a plugin of another.
 LDFLAGS   := -s -w -X github.com/slurm-enclave/slurm-enclave/internal/release.Version=$(VERSION)
-PROGRAMS  := enclave enclaved enclave-keeper enclave-lab enclave-tsm enclave-prolog enclave-epilog
+PROGRAMS  := enclave enclaved enclave-keeper enclave-view enclave-lab enclave-tsm enclave-prolog enclave-epilog
 CWARN     := -std=gnu11 -Wall -Wextra -Werror -Wformat=2 -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
 CHARDEN   := -O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_SOURCE=2
 SPANK_C   := $(wildcard spank/*.c)
 SPANK_H   := $(wildcard spank/*.h)
 
-.PHONY: help leak failures build plugin test test-unit test-asan test-e2e test-vm matrix nightly lint bench bench-scale soak demo install install-files uninstall deps tools clean fuzz
+.PHONY: help leak failures build plugin test test-unit test-asan test-e2e test-vm matrix isolation nightly lint bench bench-scale soak demo install install-files uninstall deps tools clean fuzz
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ build: $(PROGRAMS:%=$(BIN)/%) $(BIN)/enclave.so $(BIN)/libenclave-submit.so $(BI
 
 GO_SOURCES := $(shell find cmd internal prolog epilog etc \( -name '*.go' -o -name '*.sh' \) -not -name '*_test.go' 2>/dev/null) go.mod go.sum $(wildcard etc/*) VERSION
 
-$(BIN)/enclave $(BIN)/enclaved $(BIN)/enclave-keeper $(BIN)/enclave-lab $(BIN)/enclave-tsm: $(BIN)/%: $(GO_SOURCES)
+$(BIN)/enclave $(BIN)/enclaved $(BIN)/enclave-keeper $(BIN)/enclave-view $(BIN)/enclave-lab $(BIN)/enclave-tsm: $(BIN)/%: $(GO_SOURCES)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
 
 $(BIN)/enclave-prolog $(BIN)/enclave-epilog: $(BIN)/enclave-%: $(GO_SOURCES)
@@ -67,7 +67,11 @@ test: build
 matrix: build
 	scripts/matrix
 
-## nightly  matrix, failures, soak and long fuzzing, some hours; writes docs/nightly.md. SUITES= AT_ONCE=2 RUN= FAILURES= JOBS=200 SUITE= FUZZTIME=5m
+## isolation  the end-to-end tests of storage.isolation: namespace, on Slurm 24.11; RUN=PATTERN
+isolation: build
+	scripts/isolation
+
+## nightly  matrix, isolation, failures, soak and long fuzzing, some hours; writes docs/nightly.md. SUITES= AT_ONCE=2 RUN= FAILURES= JOBS=200 SUITE= FUZZTIME=5m
 nightly: build
 	scripts/nightly
 
@@ -87,7 +91,7 @@ test-vm: build
 lint: $(LINT)
 	$(LINT) run ./...
 	clang-format --dry-run -Werror $(SPANK_C) $(SPANK_H) $(wildcard scripts/mpi/*.c)
-	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/leak scripts/failures scripts/bench scripts/fuzz scripts/matrix scripts/nightly scripts/soak internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
+	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/leak scripts/failures scripts/bench scripts/fuzz scripts/matrix scripts/isolation scripts/nightly scripts/soak internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
 	for f in $(SPANK_C); do $(CC) $(CWARN) -O2 -fanalyzer -DENCLAVE_VERSION='"$(VERSION)"' -fsyntax-only $$f || exit 1; done
 
 $(LINT):
@@ -126,7 +130,7 @@ install-files:
 		$(DESTDIR)$(SYSCONF)/slurm-enclave $(DESTDIR)$(UNITS)
 	install -m 0755 $(BIN)/enclave $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 $(BIN)/enclaved $(DESTDIR)$(PREFIX)/sbin/
-	install -m 0755 $(BIN)/enclave-prolog $(BIN)/enclave-epilog $(BIN)/enclave-keeper $(BIN)/libenclave-submit.so $(DESTDIR)$(LIBEXEC)/
+	install -m 0755 $(BIN)/enclave-prolog $(BIN)/enclave-epilog $(BIN)/enclave-keeper $(BIN)/enclave-view $(BIN)/libenclave-submit.so $(DESTDIR)$(LIBEXEC)/
 	install -m 0755 $(BIN)/enclave.so $(DESTDIR)$(SLURMLIB)/
 	for wrapper in prolog-slurmctld epilog-slurmctld; do \
 		[ -e $(DESTDIR)$(SYSCONF)/slurm-enclave/$$wrapper ] || \
@@ -144,7 +148,7 @@ uninstall:
 	@if $(CONFIGURED); then \
 		echo 'uninstall: Slurm would not start without what these files name: take the lines out of slurm.conf and plugstack.conf, restart its daemons, then again' >&2; exit 1; fi
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/enclave sbin/enclaved) $(DESTDIR)$(SLURMLIB)/enclave.so $(DESTDIR)$(SYSCONF)/slurm-enclave/enclave.lua
-	rm -f $(addprefix $(DESTDIR)$(LIBEXEC)/,enclave-prolog enclave-epilog enclave-keeper libenclave-submit.so)
+	rm -f $(addprefix $(DESTDIR)$(LIBEXEC)/,enclave-prolog enclave-epilog enclave-keeper enclave-view libenclave-submit.so)
 	rm -f $(addprefix $(DESTDIR)$(UNITS)/,$(notdir $(wildcard etc/systemd/*.service etc/systemd/*.timer)))
 	rm -f $(foreach page,$(MANPAGES),$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $(page)))/$(page))
 	rm -rf $(DESTDIR)$(PREFIX)/share/slurm-enclave

@@ -25,6 +25,7 @@
 /* The gate files: LF lines, printable ASCII, at most ENCLAVE_GO_MAX bytes. */
 #define ENCLAVE_GO_HEADER "slurm-enclave-go 1"
 #define ENCLAVE_DENY_HEADER "slurm-enclave-deny 1"
+#define ENCLAVE_VIEW_HEADER "slurm-enclave-view 1"
 #define ENCLAVE_GO_MAX 4096
 #define ENCLAVE_GO_PAIRS 16
 #define ENCLAVE_GO_VALUE_MAX 200

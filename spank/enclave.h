@@ -32,6 +32,9 @@
 #ifndef ENCLAVE_BOOT_ID
 #define ENCLAVE_BOOT_ID "/proc/sys/kernel/random/boot_id"
 #endif
+#ifndef ENCLAVE_OWN_NAMESPACE
+#define ENCLAVE_OWN_NAMESPACE "/proc/self/ns/mnt"
+#endif
 #ifndef ENCLAVE_OWNER
 #define ENCLAVE_OWNER 0
 #endif
@@ -61,6 +64,13 @@ struct enclave_deny {
 	char reason[ENCLAVE_TEXT_MAX]; /* cut when longer */
 };
 
+/* Where the job's view is; 0 when it is not made yet. */
+struct enclave_view {
+	uint32_t job;
+	uint64_t space; /* inode of the mount namespace, as in mnt:[4026532000] */
+	char boot[ENCLAVE_BOOT_LEN + 1];
+};
+
 /* Why the gate refuses: a code of docs and one line for the user. */
 struct enclave_why {
 	char code[5];
@@ -70,6 +80,7 @@ struct enclave_why {
 /* gofile.c */
 int enclave_go_parse(const char *text, size_t len, struct enclave_go *go);
 int enclave_deny_parse(const char *text, size_t len, struct enclave_deny *deny);
+int enclave_view_parse(const char *text, size_t len, struct enclave_view *view);
 
 /* gatedir.c */
 int enclave_gate_directory(void);

@@ -129,6 +129,41 @@ out:
 }
 
 /*
+ * viewed - is this task where the job's view of data is?
+ *
+ * 0 or -1 with why. Without a VIEW file the view is the node's own; the prolog writes one before GO
+ * where it is to be in a mount namespace of the job's. A task that Slurm started elsewhere would
+ * see no data, or a site's own.
+ */
+static int viewed(uint32_t job, struct enclave_why *why)
+{
+	char name[32], buf[ENCLAVE_GO_MAX + 1], boot[ENCLAVE_BOOT_LEN + 2];
+	struct enclave_view view;
+	struct stat st;
+	ssize_t n = -1;
+	int err, directory = enclave_gate_directory();
+
+	if (directory < 0)
+		return refuse(why, "E111", "the gate directory is not root's alone");
+	errno = EINVAL;
+	if (snprintf(name, sizeof(name), "%u.view", job) < (int)sizeof(name))
+		n = enclave_gate_read(directory, name, buf, sizeof(buf));
+	err = errno;
+	(void)close(directory);
+	if (n < 0 && err == ENOENT)
+		return 0;
+	if (n < 0 || enclave_view_parse(buf, (size_t)n, &view) < 0 || view.job != job ||
+	    this_boot(boot) < 0 || strcmp(view.boot, boot) != 0)
+		return refuse(why, "E325", "where the job's view of data is cannot be read");
+	if (view.space == 0)
+		return refuse(why, "E325", "the job's view of data was not made on this node");
+	if (stat(ENCLAVE_OWN_NAMESPACE, &st) < 0 || (uint64_t)st.st_ino != view.space)
+		return refuse(why, "E325",
+			      "this task was not started where the job's view of data is");
+	return 0;
+}
+
+/*
  * enclave_gate - decide on one task
  *
  * slurmstepd's child, root. 0 to let it start; -1 after telling the user why not. The marker
@@ -145,7 +180,7 @@ int enclave_gate(spank_t spank)
 		return 0;
 	if (spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS || job == 0)
 		(void)refuse(&why, "E115", "Slurm does not say which job this is");
-	else if (enclave_admission(job, &go, &why) == 0) {
+	else if (enclave_admission(job, &go, &why) == 0 && viewed(job, &why) == 0) {
 		if (enclave_environment_ready() && !enclave_privileges_kept())
 			return 0;
 		(void)refuse(&why, "E115", "the job's environment could not be prepared");

@@ -220,3 +220,27 @@ bad:
 	errno = EBADMSG;
 	return -1;
 }
+
+/*
+ * enclave_view_parse - read a VIEW file's bytes; as enclave_go_parse
+ */
+int enclave_view_parse(const char *text, size_t len, struct enclave_view *view)
+{
+	struct cursor c = { text, text + len };
+	struct line l;
+
+	memset(view, 0, sizeof(*view));
+	if (len > ENCLAVE_GO_MAX || next_line(&c, &l) < 0 || !equals(l, ENCLAVE_VIEW_HEADER))
+		goto bad;
+	if (field(&c, "job", &l) < 0 || decimal32(l, &view->job) < 0 || view->job == 0)
+		goto bad;
+	if (field(&c, "boot", &l) < 0 || boot_id(view->boot, l) < 0)
+		goto bad;
+	if (field(&c, "namespace", &l) < 0 || decimal(l, UINT64_MAX, &view->space) < 0)
+		goto bad;
+	if (next_line(&c, &l) == 0 && equals(l, "end") && c.at == c.end)
+		return 0;
+bad:
+	errno = EBADMSG;
+	return -1;
+}

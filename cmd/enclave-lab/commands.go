@@ -34,6 +34,7 @@ func upCommand() *cobra.Command {
 	c.Flags().BoolVar(&spec.Rest, "slurmrestd", false, "start slurmrestd, and let enclaved talk to Slurm through it")
 	c.Flags().StringVar(&spec.Domain, "domain", "", "what Slurm's names of the nodes end in, for NodeNames that are not the hosts' names")
 	c.Flags().StringVar(&spec.Driver, "driver", "", "how enclaved talks to Slurm: cli or rest (rest with --slurmrestd)")
+	c.Flags().StringVar(&spec.Isolation, "isolation", "", "namespace: a job's view of data is in its own mount namespace (Slurm 24.11, --suite trixie); empty is the node's")
 	return c
 }
 

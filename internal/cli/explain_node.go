@@ -88,6 +88,13 @@ func explainStorage() []Explanation {
 		{"E320", "mount.lustre could not mount the tenant's directory.", effectDrained, "Try it by hand on the node: mount -t lustre; are the servers reachable?"},
 		{"E321", "The mount leaves a way out of the subtree open: the whole file system, .lustre, user_fid2path, or no nosuid,nodev.", effectDrained, "Correct storage.lustre.options; look at the mount on the node."},
 		{"E322", "The view has a lower level of assurance than storage.assurance wants.", effectGate, "Have the servers hold the tenant's nodemap (enclave storage nodemap TENANT), or lower storage.assurance."},
+		{"E323", "storage.isolation is namespace, and Slurm is not set up to give each job a mount namespace with our script in it.", effectDrained, "Write the line that the message names; docs/guide/install.md, A namespace for each job."},
+		{"E324", "storage.isolation is namespace, and Slurm is of a release for which that is not made.", "Before 24.11 Slurm has no script to make a view by, from 25.11 on another plugin; every job is refused.", "storage.isolation: node, or Slurm 24.11."},
+		{"E325", "A task was not started in the mount namespace in which the job's view of data is, or no view was made there.", "The task does not start, and no other of the job on that node.", "Admin: /var/log/slurm-enclave.log on the node, and slurmd's log, say what CloneNSScript did; enclave doctor."},
+		{"E326", "The view could not be made in the job's mount namespace.", "No task starts on that node. The job is ended on all nodes, and that node is drained.", "The reason has the kernel's error; /var/log/slurm-enclave.log on the node has more."},
+		{"E327", "After the view was made, more than the tenant's tree was in the job's mount namespace.", effectDrained, "Does something mount on the node meanwhile, or is the namespace shared (Shared=true)?"},
+		{"E328", "A view of data is seen in the node's own mount namespace, where isolation namespace wants none.", effectDrained, "enclave host close; if it comes again, find who mounts there."},
+		{"E329", "The mount namespace of a job is still kept after the job.", effectAfter, "umount what the reason names, then enclave host check; or reboot."},
 	}
 }
 

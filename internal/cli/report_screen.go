@@ -165,6 +165,9 @@ func storageLine(s api.Storage) string {
 		return "not told"
 	}
 	line := fmt.Sprintf("%s: subtree %s at %s; assurance %s; transport %s", s.Backend, s.Subtree, s.Public, or(s.Assurance, "not told"), or(s.Transport, "not told"))
+	if s.Isolation != "" {
+		line += "; isolation " + s.Isolation
+	}
 	if len(s.Visible) > 0 {
 		line += "; visible, too: " + strings.Join(s.Visible, ", ")
 	}

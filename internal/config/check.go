@@ -98,8 +98,8 @@ func (n Network) check() error {
 func (s Storage) check() error {
 	errs := []error{
 		oneOf("storage.backend", s.Backend, "bind", "lustre"),
-		need(s.Isolation != "namespace", "storage.isolation: namespace is not in this release: nodes of an enclave partition are one job's at a time (OverSubscribe=EXCLUSIVE)"),
-		oneOf("storage.isolation", s.Isolation, "node"),
+		oneOf("storage.isolation", s.Isolation, "node", "namespace"),
+		need(!s.Namespaced() || s.Backend != "lustre", "storage.isolation: namespace needs storage.backend: bind; a mount of Lustre's own would end with the namespace, and nothing would tell what was lost"),
 		s.checkBackend(), absolute("storage.public", s.Public), oneOf("storage.assurance", s.Assurance, "L1", "L2"),
 		oneOf("storage.home.own", s.Home.Own, "tenant", "user", "site"), absolute("storage.home.public", s.Home.Public),
 		need(s.TmpSize >= 1<<20, "storage.tmp_size: less than 1MiB"),

@@ -100,7 +100,7 @@ type Service struct {
 // Storage is the job's view of data.
 type Storage struct {
 	Backend   string   `yaml:"backend"`   // bind or lustre
-	Isolation string   `yaml:"isolation"` // node: the view is the whole node's, which is the job's alone
+	Isolation string   `yaml:"isolation"` // node: the view is the whole node's, which is the job's alone; namespace: it is in the job's own mount namespace
 	Source    string   `yaml:"source"`    // of bind: mount point of the file system; its parent is root's alone (0700)
 	Lustre    Lustre   `yaml:"lustre"`    // of lustre
 	FSType    string   `yaml:"fstype"`    // what must be mounted there, as mountinfo spells it
@@ -195,6 +195,9 @@ func Default() Config {
 		},
 	}
 }
+
+// Namespaced says whether a job's view is in its own mount namespace, which Slurm makes.
+func (s Storage) Namespaced() bool { return s.Isolation == "namespace" }
 
 // Magic is f_type of statfs(2) for the file system's type, 0 for a type that can't be proved.
 func (s Storage) Magic() uint32 {

@@ -90,7 +90,7 @@ func Examine(s Site) []Symptom {
 
 func rules() []rule {
 	var all []rule
-	for _, group := range [][]rule{identityRules(), partitionRules(), prologRules(), schedulingRules(), accountingRules(), fileRules(), hostRules(), firewallRules(), liveRules()} {
+	for _, group := range [][]rule{identityRules(), partitionRules(), prologRules(), schedulingRules(), accountingRules(), fileRules(), isolationRules(), hostRules(), firewallRules(), liveRules()} {
 		all = append(all, group...)
 	}
 	return all

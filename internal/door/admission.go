@@ -115,7 +115,10 @@ func (n *node) admission(answer api.ReadyAnswer) gate.Go {
 
 func (n *node) storage() api.Storage {
 	s := n.config.Storage
-	return api.Storage{Backend: s.Backend, Subtree: n.header.Subtree, Public: s.Public, Assurance: n.assurance, Transport: s.Transport, Visible: s.Visible}
+	return api.Storage{
+		Backend: s.Backend, Isolation: s.Isolation, Subtree: n.header.Subtree, Public: s.Public,
+		Assurance: n.assurance, Transport: s.Transport, Visible: s.Visible,
+	}
 }
 
 // counted is what fence and tunnel have counted. Numbers that can't be read are not zero: they

@@ -15,4 +15,5 @@ const (
 	GateDir    = RunDir + "/gate"
 	StateDir   = "/var/lib/slurm-enclave"
 	KeeperPath = "/usr/libexec/slurm-enclave/enclave-keeper"
+	ViewPath   = "/usr/libexec/slurm-enclave/enclave-view" // CloneNSScript of job_container.conf, where isolation is namespace
 )

@@ -182,7 +182,7 @@ func (n *node) report(ctx context.Context, t api.TeardownRequest, r journal.Reco
 func leftoverRefusal(name string, differs *enclave.Refusal, err error) *enclave.Refusal {
 	r := differs
 	if err != nil {
-		r = refusalOf(err, "E245", enclave.FaultNode)
+		r = refusalOf(err, "E245")
 	}
 	r.Node, r.Fault = name, enclave.FaultNode
 	return r

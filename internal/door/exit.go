@@ -13,11 +13,11 @@ const (
 )
 
 // refusalOf turns any error into a refusal: what is not one already is this node's own trouble.
-func refusalOf(err error, code enclave.Code, fault enclave.Fault) *enclave.Refusal {
+func refusalOf(err error, code enclave.Code) *enclave.Refusal {
 	if r, ok := errors.AsType[*enclave.Refusal](err); ok {
 		return r
 	}
-	return enclave.Refuse(code, fault, "%s", err)
+	return enclave.Refuse(code, enclave.FaultNode, "%s", err)
 }
 
 // status is the exit status of a refused prolog. Faults of others never drain this node.

@@ -133,7 +133,7 @@ func closedNode(c config.Config, ignore ...string) closed.Node {
 }
 
 func subtreeRoom() subtree.Room {
-	return subtree.Room{Mounter: mount.Host{}, Observer: mount.Host{}, Holders: mount.Host{}, Client: mount.Lustre{}}
+	return subtree.Room{Mounter: mount.Host{}, Observer: mount.Host{}, Holders: mount.Host{}, Client: mount.Lustre{}, Space: mount.Host{}}
 }
 
 // removeJournal deletes a journal and what else of ours is in its directory.

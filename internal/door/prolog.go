@@ -87,7 +87,7 @@ const openMargin = 20 * time.Second
 // refused decides whose fault an error is. A refusal that came from the verifier is decided; one
 // of this node's own is told to it, and its answer counts.
 func (n *node) refused(ctx context.Context, err error) *enclave.Refusal {
-	r := refusalOf(err, "E209", enclave.FaultNode)
+	r := refusalOf(err, "E209")
 	if errors.Is(err, context.DeadlineExceeded) && r.Code == "E209" {
 		r = enclave.Refuse("E504", enclave.FaultService, "%s", err)
 	}

@@ -151,6 +151,9 @@ func (n *node) subtreeUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if n.config.Storage.Namespaced() {
+		return n.namespaceUp(ctx, plan)
+	}
 	if err = subtreeRoom().Up(ctx, plan); err != nil {
 		return err
 	}
@@ -164,5 +167,9 @@ func (n *node) subtreeDown(ctx context.Context) error {
 	if len(n.uids()) > 0 {
 		plan.UID, plan.SubUIDs = n.job.UID, n.subuids
 	}
-	return subtreeRoom().Down(ctx, plan)
+	err := errors.Join(subtreeRoom().Down(ctx, plan), n.unplan())
+	if n.config.Storage.Namespaced() {
+		err = errors.Join(err, n.namespaceDown(ctx, plan))
+	}
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 )
@@ -22,12 +23,43 @@ func (d Directory) WriteGo(g Go) error { return d.write(g.Job, ".go", g.MarshalT
 // WriteDeny refuses a job.
 func (d Directory) WriteDeny(r Deny) error { return d.write(r.Job, ".deny", r.MarshalText) }
 
+// WriteView says where the job's view of data is, or is to be.
+func (d Directory) WriteView(v View) error { return d.write(v.Job, ".view", v.MarshalText) }
+
+// ReadView gives it; fs.ErrNotExist when the view is the node's own, or the job has none.
+func (d Directory) ReadView(job uint32) (v View, err error) {
+	root, err := d.open()
+	if err != nil {
+		return View{}, fmt.Errorf("read gate file: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	b, err := root.ReadFile(strconv.FormatUint(uint64(job), 10) + ".view")
+	if err == nil {
+		err = v.UnmarshalText(b)
+	}
+	if err == nil && v.Job != job {
+		err = fmt.Errorf("it speaks of job %d", v.Job)
+	}
+	if err != nil {
+		return View{}, fmt.Errorf("read gate file: %w", err)
+	}
+	return v, nil
+}
+
+// Admitted says whether there is a GO of the job, whatever it says.
+func (d Directory) Admitted(job uint32) bool {
+	_, err := os.Lstat(filepath.Join(d.Path, strconv.FormatUint(uint64(job), 10)+".go"))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // RemoveGo withdraws the admission of a job and leaves a DENY where it is.
 func (d Directory) RemoveGo(job uint32) error { return d.remove(job, ".go", "+.go") }
 
 // Remove deletes every gate file of a job id, also a half-written one. A job id comes again when
 // a job is requeued, and what an earlier start was granted or denied says nothing about the next.
-func (d Directory) Remove(job uint32) error { return d.remove(job, ".go", ".deny", "+.go", "+.deny") }
+func (d Directory) Remove(job uint32) error {
+	return d.remove(job, ".go", ".deny", ".view", "+.go", "+.deny", "+.view")
+}
 
 func (d Directory) write(job uint32, end string, text func() ([]byte, error)) error {
 	b, err := text()

@@ -1,8 +1,8 @@
-// Package gate writes and reads the two files that let a job's tasks start on a node, or say why
+// Package gate writes and reads the files that let a job's tasks start on a node, or say why
 // they may not.
 //
 // GO admits a job, for this boot and until a time on CLOCK_BOOTTIME; DENY carries a reason to
-// the user. The C plugin reads them in slurmstepd and refuses whatever is not exactly this
+// the user; VIEW, where the job's data is seen in a mount namespace alone, says in which. The C plugin reads them in slurmstepd and refuses whatever is not exactly this
 // format, so both directions here are as strict. The package decides nothing: prolog and keeper
 // write the files, prolog and epilog remove them.
 package gate
@@ -30,6 +30,7 @@ const (
 const (
 	goTitle   = "slurm-enclave-go 1"
 	denyTitle = "slurm-enclave-deny 1"
+	viewTitle = "slurm-enclave-view 1"
 	prefix    = "ENCLAVE_"
 	pmix      = "SLURM_PMIX_DIRECT_CONN"
 )

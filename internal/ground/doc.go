@@ -20,6 +20,7 @@ const (
 	CodeNoPlugin  enclave.Code = "E214"
 	CodePlugin    enclave.Code = "E215"
 	CodeRelease   enclave.Code = "E216"
+	CodeContainer enclave.Code = "E323" // isolation namespace, and Slurm is not set up for it
 )
 
 func broken(code enclave.Code, check, fix, format string, args ...any) *enclave.Refusal {

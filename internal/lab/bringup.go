@@ -182,7 +182,7 @@ func products() map[string]string {
 	return map[string]string{
 		"enclave": "usr/bin/enclave", "enclaved": "usr/sbin/enclaved", "enclave-tsm": "usr/sbin/enclave-tsm",
 		"enclave-prolog": libexec + "enclave-prolog", "enclave-epilog": libexec + "enclave-epilog",
-		"enclave-keeper": libexec + "enclave-keeper", "libenclave-submit.so": libexec + "libenclave-submit.so",
+		"enclave-keeper": libexec + "enclave-keeper", "enclave-view": libexec + "enclave-view", "libenclave-submit.so": libexec + "libenclave-submit.so",
 		"enclave.so": strings.TrimPrefix(pluginPath, "/"),
 	}
 }

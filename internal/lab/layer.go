@@ -45,6 +45,13 @@ func layerFiles(s Spec, b base, cgroups bool, passwd, group string) ([]file, err
 		{path: "etc/slurm/slurmdbd.conf", text: slurmdbdConf(s), mode: 0o600, owner: "slurm"},
 		{path: "etc/slurm/slurm.conf.d/partition.conf", text: partition, mode: 0o644},
 	}
+	if s.namespaced() {
+		containers := file{path: "etc/slurm/job_container.conf", mode: 0o644}
+		if containers.text, err = sample("job_container.conf"); err != nil {
+			return nil, err
+		}
+		files = append(files, containers)
+	}
 	for name, to := range map[string]file{
 		"slurm.conf.d/enclave.conf": {path: "etc/slurm/slurm.conf.d/enclave.conf", mode: 0o644},
 		"prolog-slurmctld":          {path: "etc/slurm-enclave/prolog-slurmctld", mode: 0o755},

@@ -54,6 +54,9 @@ type Spec struct {
 	Rest   bool   `json:"rest,omitempty"`
 	Driver string `json:"driver,omitempty"`
 
+	// Isolation is storage.isolation: "namespace", or "" for node.
+	Isolation string `json:"isolation,omitempty"`
+
 	// Domain is what Slurm's names of the nodes end in, after a dot; "" is nothing. The hosts keep their short names.
 	Domain string `json:"domain,omitempty"`
 }
@@ -65,6 +68,9 @@ func (s Spec) NodeName(h Host) string {
 	}
 	return h.Name + "." + s.Domain
 }
+
+// namespaced says whether a job's view is in a mount namespace of its own.
+func (s Spec) namespaced() bool { return s.Isolation == "namespace" }
 
 // User is a user of the lab: there is no such user on the machine itself.
 type User struct {
@@ -96,6 +102,9 @@ func (s Spec) Check() error {
 	if s.Domain != "" && job.CheckNodeName(s.Domain) != nil {
 		return fmt.Errorf("plan lab: domain %q, want letters, digits, dots and dashes", s.Domain)
 	}
+	if s.Isolation != "" && !s.namespaced() {
+		return fmt.Errorf("plan lab: isolation %q, want namespace, or nothing for node", s.Isolation)
+	}
 	for _, n := range []int{s.Nodes, s.Plain} {
 		if n < 1 || n > MaxNodes {
 			return fmt.Errorf("plan lab: %d nodes asked for, 1 to %d can be had", n, MaxNodes)
@@ -103,6 +112,15 @@ func (s Spec) Check() error {
 	}
 	if s.Suite != "" {
 		return suite.Check(s.Suite)
+	}
+	return nil
+}
+
+// fits says whether a lab's hosts can run as the spec asks on this base.
+func (s Spec) fits(b base) error {
+	const with = "24.11"
+	if s.namespaced() && b.release != with {
+		return fmt.Errorf("plan lab: isolation namespace is for Slurm %s and this is %s; try --suite trixie", with, b.release)
 	}
 	return nil
 }

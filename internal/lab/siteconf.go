@@ -31,6 +31,7 @@ func enclaveYAML(s Spec, key string, families []string) string {
 		"network: {port: 51820, interactive: allow, families: [" + strings.Join(families, ", ") + "]}",
 		"storage:",
 		"  backend: bind",
+		"  isolation: " + s.isolation(),
 		"  source: " + siteMount,
 		"  fstype: ext4",
 		"  public: /lustre",
@@ -44,6 +45,13 @@ func enclaveYAML(s Spec, key string, families []string) string {
 		"  allow_simulated: true",
 		"  simulated_roots: /etc/slurm-enclave/simulated-roots",
 	}, "\n") + "\n"
+}
+
+func (s Spec) isolation() string {
+	if s.namespaced() {
+		return s.Isolation
+	}
+	return "node"
 }
 
 func inventoryYAML(s Spec) string {

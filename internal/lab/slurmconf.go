@@ -51,6 +51,9 @@ func slurmConf(s Spec, b base, cgroups bool) string {
 		"Include /etc/slurm/slurm.conf.d/enclave.conf",
 	}
 	lines = append(lines, s.tokens()...)
+	if s.namespaced() {
+		lines = append(lines, "JobContainerType=job_container/tmpfs")
+	}
 	for _, h := range s.Hosts() {
 		if h.Role == RoleEnclave || h.Role == RolePlain {
 			lines = append(lines, fmt.Sprintf("NodeName=%s NodeHostname=%s NodeAddr=%s CPUs=2 RealMemory=512 State=UNKNOWN", s.NodeName(h), h.Name, h.Address.Addr()))

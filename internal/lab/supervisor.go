@@ -98,6 +98,9 @@ func (s *supervisor) ground(ctx context.Context) error {
 	if s.base, err = inspect(ctx, basePath(s.spec)); err != nil {
 		return err
 	}
+	if err = s.spec.fits(s.base); err != nil {
+		return err
+	}
 	if err = s.files(); err != nil {
 		return err
 	}

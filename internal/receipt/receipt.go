@@ -188,6 +188,7 @@ type Ready struct {
 // Storage is the view that the job had.
 type Storage struct {
 	Backend   string `json:"backend"`
+	Isolation string `json:"isolation,omitempty"` // node or namespace; receipts of earlier releases do not say
 	Subtree   string `json:"subtree"`
 	Public    string `json:"public"`
 	Assurance string `json:"assurance"`

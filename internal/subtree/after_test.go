@@ -106,7 +106,7 @@ func TestParseMounts(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []subtree.Mount{{
 		ID: 36, Parent: 35, Device: "98:0", Root: "/proj/a b", Point: `/mnt\x`,
-		Options: []string{"rw", "nosuid"}, Shared: true, FSType: "fuse.ssh fs", Source: "a\nb", Super: []string{"rw", "errors=continue"},
+		Options: []string{"rw", "nosuid"}, Shared: true, Follows: true, FSType: "fuse.ssh fs", Source: "a\nb", Super: []string{"rw", "errors=continue"},
 	}}, mounts)
 	for _, bad := range []string{"36 35 98:0 / /mnt rw", "x 35 98:0 / /mnt rw - a b c", "36 35 98:0 / mnt rw - a b c", "1 2 - / / rw - a"} {
 		_, err := subtree.ParseMounts(strings.NewReader(bad))

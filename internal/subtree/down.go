@@ -91,10 +91,7 @@ func (r Room) sync(ctx context.Context, point string) *enclave.Refusal {
 // unmount takes one mount off. Holders of the job's ids are killed; anybody else's process is
 // named and left alone.
 func (r Room) unmount(ctx context.Context, p Plan, m Mount) error {
-	pause := r.Pause
-	if pause == 0 {
-		pause = firstPause
-	}
+	pause := r.pause()
 	var holders []Holder
 	for i := range tries {
 		err := r.Mounter.Unmount(ctx, m.Point)
@@ -125,8 +122,9 @@ func (r Room) unmount(ctx context.Context, p Plan, m Mount) error {
 func (r Room) strays(ctx context.Context, p Plan) error {
 	match := p.stray
 	holders, err := r.Holders.Elsewhere(ctx, match)
-	if err == nil && len(p.own(holders)) > 0 {
-		if err = r.Holders.Kill(ctx, p.own(holders)); err == nil {
+	for i := 0; err == nil && len(holders) > 0 && i < tries; i++ {
+		// What is not the job's may be a slurmstepd that is about to end.
+		if err = errors.Join(r.Holders.Kill(ctx, p.own(holders)), wait(ctx, r.pause()<<i)); err == nil {
 			holders, err = r.Holders.Elsewhere(ctx, match)
 		}
 	}
@@ -178,6 +176,14 @@ func names(holders []Holder) string {
 		s = append(s, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(s, ", ")
+}
+
+// pause is the time before the first try again.
+func (r Room) pause() time.Duration {
+	if r.Pause == 0 {
+		return firstPause
+	}
+	return r.Pause
 }
 
 func wait(ctx context.Context, d time.Duration) error {

@@ -18,6 +18,7 @@ type Mount struct {
 	Point   string
 	Options []string // of this mount
 	Shared  bool     // it is in a peer group: mounts below it appear in other namespaces
+	Follows bool     // it is the slave of a peer group: mounts of other namespaces appear below it
 	FSType  string
 	Source  string
 	Super   []string // options of the file system
@@ -70,6 +71,7 @@ func parseMount(line string) (Mount, error) {
 		ID: id, Parent: parent, Device: f[2], Root: unescape(f[3]), Point: unescape(f[4]),
 		Options: strings.Split(f[5], ","),
 		Shared:  slices.ContainsFunc(f[6:dash], func(s string) bool { return strings.HasPrefix(s, "shared:") }),
+		Follows: slices.ContainsFunc(f[6:dash], func(s string) bool { return strings.HasPrefix(s, "master:") }),
 		FSType:  unescape(f[dash+1]), Source: unescape(f[dash+2]),
 		Super: strings.Split(strings.Join(f[dash+3:], " "), ","),
 	}, nil

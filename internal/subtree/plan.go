@@ -103,6 +103,8 @@ type Plan struct {
 	Options []string    `json:"options,omitempty"`
 	Canary  enclave.FID `json:"canary,omitzero"`
 	Least   string      `json:"least,omitempty"`
+
+	whole *Mount // the file system's own mount as it was before Enter took it away
 }
 
 // NewPlan lays out the view of a job. The tenant's subtree comes last: whoever sees it sees the

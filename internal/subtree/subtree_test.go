@@ -40,7 +40,7 @@ func plan(t *testing.T) subtree.Plan {
 }
 
 func room(h *subtreetest.Host) subtree.Room {
-	return subtree.Room{Mounter: h, Observer: h, Holders: h, Pause: time.Nanosecond}
+	return subtree.Room{Mounter: h, Observer: h, Holders: h, Space: h, Pause: time.Nanosecond}
 }
 
 func node() *subtreetest.Host { return subtreetest.New("/var/lib/hidden/lustre", "lustre") }

@@ -17,6 +17,7 @@ type Room struct {
 	Observer Observer
 	Holders  Holders
 	Client   Client        // of backend lustre
+	Space    Space         // of isolation namespace
 	Pause    time.Duration // between tries to unmount; 0 is 200 ms
 }
 
@@ -135,6 +136,9 @@ func (s Step) fits(p Plan, mounts []Mount) string {
 // symlink or a rename would have exchanged shows in the root field.
 func (s Step) fitsSubtree(p Plan, mounts []Mount, m Mount) string {
 	root := at(mounts, p.Root)
+	if p.whole != nil {
+		root = []Mount{*p.whole}
+	}
 	switch {
 	case len(root) != 1:
 		return "the file system's own mount is gone"

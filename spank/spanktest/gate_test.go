@@ -69,6 +69,58 @@ func denial(reason string) string {
 	return fmt.Sprintf("slurm-enclave-deny 1\njob %d\ncode E220\nreason %s\nend\n", job, reason)
 }
 
+func view(space string) string {
+	return fmt.Sprintf("slurm-enclave-view 1\njob %d\nboot %s\nnamespace %s\nend\n", job, boot, space)
+}
+
+// own is the number of this process's mount namespace.
+func own(t *testing.T) string {
+	t.Helper()
+	var s syscall.Stat_t
+	require.NoError(t, syscall.Stat("/proc/self/ns/mnt", &s))
+	return fmt.Sprint(s.Ino)
+}
+
+func TestGateLooksWhereTheTaskIs(t *testing.T) {
+	t.Run("where the view is, a task starts", func(t *testing.T) {
+		n := newNode(t)
+		write(t, n.file("view"), view(own(t)), 0o400)
+		assert.Equal(t, st.Outcome{Dropped: true, Left: true}, n.Step(nil))
+	})
+	for name, text := range map[string]string{
+		"no task starts in another namespace":        view("4026531840999"),
+		"no task starts before the view is made":     view("0"),
+		"a view of another job is none":              strings.Replace(view(own(t)), "job 4711", "job 4712", 1),
+		"a view of an earlier boot is none":          strings.Replace(view(own(t)), "boot 1", "boot 2", 1),
+		"a view that is not well formed is none":     view(own(t)) + "\n",
+		"a view without a word is none":              "",
+		"a view that says less than it must is none": strings.Replace(view(own(t)), "end\n", "", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			write(t, n.file("view"), text, 0o400)
+			o := n.Step(nil)
+			assert.Equal(t, -1, o.Gate)
+			assert.Contains(t, o.Errors, "E325")
+		})
+	}
+	t.Run("a view that others could have written is none", func(t *testing.T) {
+		n := newNode(t)
+		write(t, n.file("view"), view(own(t)), 0o644)
+		o := n.Step(nil)
+		assert.Equal(t, -1, o.Gate)
+		assert.Contains(t, o.Errors, "E325")
+	})
+	t.Run("a view admits nobody", func(t *testing.T) {
+		n := newNode(t)
+		write(t, n.file("view"), view(own(t)), 0o400)
+		require.NoError(t, os.Remove(n.file("go")))
+		o := n.Step(nil)
+		assert.Equal(t, -1, o.Gate)
+		assert.Contains(t, o.Errors, "E110")
+	})
+}
+
 func TestGateOpens(t *testing.T) {
 	t.Run("with a GO of this job", func(t *testing.T) {
 		o := newNode(t).Step(nil)

@@ -75,6 +75,36 @@ func TestParseDeny(t *testing.T) {
 	}
 }
 
+func TestParseView(t *testing.T) {
+	good := view(far)
+	v, ok := st.ParseView([]byte(good))
+	require.True(t, ok)
+	assert.Equal(t, st.View{Job: job, Boot: boot, Space: 1<<64 - 1}, v)
+	for _, bad := range []string{
+		"", good + "\n", strings.Replace(good, "view 1", "view 2", 1), strings.Replace(good, "job 4711", "job 0", 1),
+		strings.Replace(good, "end\n", "", 1), strings.Replace(good, "namespace "+far, "namespace -1", 1),
+		strings.Replace(good, "namespace "+far, "namespace 18446744073709551616", 1), strings.Replace(good, "boot 1b", "boot 1B", 1),
+		strings.Replace(good, "end\n", "namespace 1\nend\n", 1), strings.Replace(good, "\n", "\r\n", 1),
+	} {
+		_, ok := st.ParseView([]byte(bad))
+		assert.False(t, ok, "%q", bad)
+	}
+}
+
+func FuzzViewIsReadAlikeInCAndGo(f *testing.F) {
+	f.Add([]byte(view("4026532000")))
+	f.Add([]byte(view("0")))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, inC := st.ParseView(b)
+		var g gate.View
+		inGo := g.UnmarshalText(b) == nil
+		require.Equal(t, inGo, inC, "%q", b)
+		if inC {
+			require.Equal(t, st.View{Job: g.Job, Boot: g.Boot, Space: g.Namespace}, c)
+		}
+	})
+}
+
 func TestTenantNamesAreOneInCAndGo(t *testing.T) {
 	for _, name := range []string{
 		"", "a", "digimed", "0day", "-a", "_a", "a-b_c", "A", "a b", "a/b", "ä", "(null)",

@@ -190,6 +190,24 @@ func ParseDeny(b []byte) (Deny, bool) {
 	return Deny{Job: uint32(d.job), Code: C.GoString(&d.code[0]), Reason: C.GoString(&d.reason[0])}, true
 }
 
+// View is a parsed VIEW file.
+type View struct {
+	Job   uint32
+	Boot  string
+	Space uint64
+}
+
+// ParseView gives the bytes to enclave_view_parse.
+func ParseView(b []byte) (View, bool) {
+	var v C.struct_enclave_view
+	p := C.CBytes(b)
+	defer C.free(p)
+	if C.enclave_view_parse((*C.char)(p), C.size_t(len(b)), &v) != 0 {
+		return View{}, false
+	}
+	return View{Job: uint32(v.job), Boot: C.GoString(&v.boot[0]), Space: uint64(v.space)}, true
+}
+
 // TenantValid is the plugin's reading of a tenant's name.
 func TenantValid(name string) bool {
 	valid := false

@@ -144,7 +144,7 @@ func site(t *testing.T) subtree.Config {
 }
 
 func room() subtree.Room {
-	return subtree.Room{Mounter: mount.Host{}, Observer: mount.Host{}, Holders: mount.Host{}, Pause: 50 * time.Millisecond}
+	return subtree.Room{Mounter: mount.Host{}, Observer: mount.Host{}, Holders: mount.Host{}, Space: mount.Host{}, Pause: 50 * time.Millisecond}
 }
 
 func plan(t *testing.T, c subtree.Config, change func(*subtree.Request)) subtree.Plan {

@@ -94,6 +94,15 @@ func (c Configuration) Gate(slurmConf, plugstack, release string) *enclave.Refus
 	return ground.SameRelease(plugin, theirs, release)
 }
 
+// Container says whether Slurm gives each job on this node a mount namespace and runs script in it. Without
+// $SLURM_CONF the files are looked for beside plugstack.conf.
+func (c Configuration) Container(slurmConf, plugstack, script, node string) *enclave.Refusal {
+	if slurmConf == "" {
+		slurmConf = filepath.Join(filepath.Dir(plugstack), "slurm.conf")
+	}
+	return ground.Container(c, slurmConf, script, []string{node})
+}
+
 // Facts reads what is on the node when a job is to begin. The ids in allow, and those of daemons,
 // may have processes on a node; of other ids from least on nobody may.
 func Facts(job enclave.JobKey, base string, least uint32, allow []enclave.UIDRange) (ground.Facts, error) {

@@ -35,7 +35,7 @@ func mpiProgram(name string) string { return filepath.Join(programs(), suite(), 
 
 // up are the arguments that bring up the suite's lab with so many nodes.
 func up(nodes int) []string {
-	return []string{"up", "--nodes", strconv.Itoa(nodes), "--plain", "2", "--suite", suite(), "--slurmrestd", "--driver", "cli"}
+	return []string{"up", "--nodes", strconv.Itoa(nodes), "--plain", "2", "--suite", suite(), "--slurmrestd", "--driver", "cli", "--isolation", isolation}
 }
 
 func TestMain(m *testing.M) {

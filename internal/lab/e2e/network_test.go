@@ -142,8 +142,8 @@ func TestP2OtherWaysOutAreShut(t *testing.T) {
 		assert.NotZero(t, r.status, "%s: %s", host, r)
 	}
 	t.Run("also for another user, who has no business there", func(t *testing.T) {
-		r := on(t, "n1", "bob", "perl", "-e", talk, address(t, "n3"), "7703", "OUT-2")
-		assert.NotZero(t, r.status, "%s", r)
+		r := as(t, "n1", bobID, "perl", "-e", talk, address(t, "n3"), "7703", "OUT-2")
+		assert.Contains(t, r.errOut, "refused: ", "%s", r)
 	})
 	t.Run("and nothing gets in", func(t *testing.T) {
 		background(t, "n1", "alice", "perl", "-e", tcpServer, "7704")

@@ -35,6 +35,11 @@ func (c *checking) node(n *receipt.Node) {
 		s := r.Storage
 		c.says(at("network", Attested), "tunnels to %d peers were up", r.Peers)
 		c.says(at("storage", Attested), "%s: subtree %s at %s; assurance %s; transport %s", s.Backend, s.Subtree, s.Public, s.Assurance, s.Transport)
+		if s.Isolation != "" {
+			c.says(at("storage", Attested), "isolation %s: the view was in the %s", s.Isolation, map[string]string{
+				"node": "node's own mount namespace", "namespace": "job's own mount namespace, and not in the node's",
+			}[s.Isolation])
+		}
 		for _, v := range s.Visible {
 			c.says(at("storage", Attested), "the network mount %s was visible, too", v)
 		}

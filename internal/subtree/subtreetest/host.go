@@ -123,6 +123,28 @@ func (h *Host) Unmount(_ context.Context, point string) error {
 	return nil
 }
 
+// Private cuts every mount off from those of other namespaces.
+func (h *Host) Private(context.Context) error {
+	if err := h.change("private"); err != nil {
+		return err
+	}
+	for i := range h.Table {
+		h.Table[i].Shared, h.Table[i].Follows = false, false
+	}
+	return nil
+}
+
+// Detach takes a mount away with all that is below it.
+func (h *Host) Detach(_ context.Context, point string) error {
+	if err := h.change("detach " + point); err != nil {
+		return err
+	}
+	h.Table = slices.DeleteFunc(h.Table, func(m subtree.Mount) bool {
+		return m.Point == point || strings.HasPrefix(m.Point, point+"/")
+	})
+	return nil
+}
+
 // Mounts gives the table.
 func (h *Host) Mounts(context.Context) ([]subtree.Mount, error) { return slices.Clone(h.Table), nil }
 

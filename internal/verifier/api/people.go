@@ -17,11 +17,12 @@ type Network struct {
 
 // Storage is what a node mounted.
 type Storage struct {
-	Backend   string `json:"backend"`   // bind or lustre
-	Subtree   string `json:"subtree"`   // relative to the file system's root
-	Public    string `json:"public"`    // where the job sees it
-	Assurance string `json:"assurance"` // L1 client view, L2 enforced by the server
-	Transport string `json:"transport"` // fabric-trusted, ssk or wireguard
+	Backend   string `json:"backend"`             // bind or lustre
+	Isolation string `json:"isolation,omitempty"` // node or namespace: where the view is seen; "" from a release that did not say
+	Subtree   string `json:"subtree"`             // relative to the file system's root
+	Public    string `json:"public"`              // where the job sees it
+	Assurance string `json:"assurance"`           // L1 client view, L2 enforced by the server
+	Transport string `json:"transport"`           // fabric-trusted, ssk or wireguard
 
 	// Visible are the other network mounts that the site lets jobs see.
 	Visible []string `json:"visible,omitempty"`
