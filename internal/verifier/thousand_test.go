@@ -83,12 +83,4 @@ func TestAThousandNodesWithLongNames(t *testing.T) {
 		require.NotNil(t, opened)
 		assert.Len(t, opened.Statement.Predicate.Nodes, nodes)
 	})
-	bubble(t, "one that is broken is named in the refusal of all", func(t *testing.T, w *world) {
-		w.settle(names)
-		k := w.register(j)
-		w.nonce(k, names[499])
-		told := w.all(k, append(append([]string{}, names[:499]...), names[500:]...)...)
-		assert.Equal(t, map[string]int{"E501 service": nodes - 1}, count(told))
-		assert.Equal(t, []string{names[499]}, w.site.Drained())
-	})
 }

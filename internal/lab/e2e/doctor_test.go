@@ -86,3 +86,45 @@ func TestDoctorNamesABrokenGroundRuleAndTheLine(t *testing.T) {
 	}
 	assert.Contains(t, drift.Reason, "slurmctld runs with Alloc,Contain", "the file is not what slurmctld has read")
 }
+
+// What an admin forgets on a node, or what the distribution put there.
+func TestDoctorOnANodeFindsWhatTheNodeLacks(t *testing.T) {
+	const (
+		wants  = "/etc/systemd/system/sysinit.target.wants/nftables.service"
+		unit   = "/lib/systemd/system/nftables.service"
+		rules  = "/etc/nftables.conf"
+		marker = "/etc/slurm-enclave/enclave-node"
+	)
+	put := func(path, text string) {
+		was := on(t, "n1", "root", "cat", path)
+		t.Cleanup(func() {
+			if was.status != 0 {
+				must(t, "n1", "root", "rm", "-f", path)
+				return
+			}
+			onWithInput(t, "n1", "root", was.out, "sh", "-c", "cat >"+path)
+		})
+		r := onWithInput(t, "n1", "root", text, "sh", "-c", "mkdir -p ${0%/*} && rm -f $0 && cat >$0", path)
+		require.Zero(t, r.status, r.String())
+	}
+	put(unit, "[Service]\nExecStart=/usr/sbin/nft -f /etc/nftables.conf\nExecStop=/usr/sbin/nft flush ruleset\n")
+	put(rules, "table inet filter {\n\tchain input {\n\t\ttype filter hook input priority 0; policy drop;\n\t\tct state invalid,untracked drop\n\t}\n}\n")
+	put(wants, "")
+	must(t, "n1", "root", "mkdir", "-p", "/run/systemd/system")
+	t.Cleanup(func() { must(t, "n1", "root", "rm", "-r", "/run/systemd") })
+	must(t, "n1", "root", "chmod", "666", marker)
+	t.Cleanup(func() { must(t, "n1", "root", "chmod", "644", marker) })
+	found, status := examined(t, "n1")
+	assert.Equal(t, 1, status)
+	told := map[string]string{}
+	for _, s := range found {
+		if s.Result != ladder.Pass {
+			told[string(s.Code)] = s.Reason
+		}
+	}
+	assert.Contains(t, told["E049"], unit+" line 3")
+	assert.Contains(t, told["E050"], rules+" line 4")
+	assert.Contains(t, told["E051"], "enclave-host.service")
+	assert.Contains(t, told["E055"], marker)
+	assert.NotContains(t, told, "E048")
+}

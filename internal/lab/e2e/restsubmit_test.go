@@ -194,6 +194,39 @@ func TestP1JobsThroughSlurmrestdAreRoutedAndRefusedAsSbatchs(t *testing.T) {
 	}
 }
 
+// An account that requires an enclave gets one, whatever partition its user names and by whatever way the job comes.
+func TestAnAccountThatRequiresAnEnclaveIsRouted(t *testing.T) {
+	restart := func() { require.NoError(t, labCommand("restart", "n0", "enclaved").Run()) }
+	required := func(word string) {
+		eventually(t, 30*time.Second, func() bool {
+			return strings.Contains(on(t, "n0", "root", "grep", "digimed.*required", "/var/lib/slurm-enclave/tenants.lua").out, "required = "+word)
+		}, func() string { return on(t, "n0", "root", "cat", "/var/lib/slurm-enclave/tenants.lua").String() })
+	}
+	copySelf(t, "n0", restProgram)
+	must(t, "n0", "root", "chmod", "755", restProgram)
+	t.Cleanup(func() { restart(); required("false") })
+	edit(t, "n0", "/etc/slurm-enclave/tenants.yaml", "s,subtree: proj/digimed,required: true\\, &,")
+	restart()
+	required("true")
+	ids := []string{submit(t, "alice", "true"), submit(t, "alice", "true", "--partition=cpu")}
+	for _, d := range restDoors() {
+		for _, fields := range []map[string]any{nil, {"partition": "cpu"}} {
+			id, h := d.submit(t, "alice", "true", fields)
+			require.NotEqual(t, "0", id, h.Body)
+			ids = append(ids, id)
+		}
+	}
+	for _, id := range ids {
+		await(t, id, "COMPLETED")
+		assert.Equal(t, "cpu-sev", field(t, id, "Partition"), id)
+		assert.Equal(t, "simulated", verdict(t, id), id)
+	}
+	other := submit(t, "carol", "true")
+	await(t, other, "COMPLETED")
+	assert.Equal(t, "cpu", field(t, other, "Partition"))
+	idle(t)
+}
+
 func (d restDoor) runs(t *testing.T) {
 	t.Helper()
 	script := "srun printenv ENCLAVE_VERDICT; until [ -e go-$SLURM_JOB_ID ]; do sleep 0.2; done"
