@@ -80,7 +80,7 @@ func Appraise(p Policy, r enclave.SNPReport, want Expectation) enclave.Attestati
 	a := &appraisal{policy: p, report: r, want: want}
 	res := enclave.AttestationResult{
 		Node: want.Node, Status: enclave.StatusContraindicated, Simulated: r.Simulated, Product: r.Product,
-		Endorsements: r.Endorsements,
+		Endorsements: r.Endorsements, Unjudged: r.Unjudged,
 	}
 	for _, c := range r.Checks {
 		if c.Name == "crl" && res.Failed() == nil { // it was reached

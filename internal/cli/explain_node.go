@@ -55,7 +55,7 @@ func explainNode() []Explanation {
 		{"E242", "enclave-keeper found no verifier that proved the node again before its time was over.", "The node closes gate and tunnel. The job is ended (E531). No node is drained.", "Was enclaved away for longer than limits.renew_grace_seconds? The node's log has the last error."},
 		{"E243", "enclave-keeper heard of a later roster and could not believe it, or not put it in place.", "The node closes gate and tunnel. The job is ended.", "The node's log names the cause; if it is the signature, suspect the network between node and verifier."},
 		{"E245", "After the job the node does not equal its recorded closed state.", effectAfter, "On the node: enclave host check names each difference. Clean up, or reboot it."},
-		{"E249", "The node's journal of the job could not be written.", effectDrained, "Check space and permissions of /run/slurm-enclave on the node."},
+		{"E249", "The node's journal of the job, or what stands beside it in /run/slurm-enclave, could not be written.", effectDrained, "Check space and permissions of /run/slurm-enclave on the node."},
 		{"E250", "The addresses that the node announced are not those of its inventory entry.", effectDrained, "Correct the node's entry in inventory.yaml, or its network."},
 		{"E251", "The key that the node announced for sealing cannot be used.", effectDrained, "Same release on node and controller? Otherwise suspect the machine."},
 		{"E252", "The node is not enrolled, or its enrolment was taken back.", effectDrained, "Enrol it: enclave node enrol."},

@@ -147,6 +147,9 @@ func (n *node) broken(ctx context.Context, r *enclave.Refusal) *enclave.Refusal 
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTimeout)
 	defer cancel()
+	// A connection that is older than the job's fence is known to conntrack, and was not tracked under that
+	// fence: to the closed one its packets are of another time, and the answer would be dropped.
+	n.client.Close()
 	decided, err := n.client.Broken(ctx, n.request(), *r)
 	if err != nil {
 		n.log.WithError(err).Error("verifier not told")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -88,13 +89,27 @@ const openMargin = 20 * time.Second
 // of this node's own is told to it, and its answer counts.
 func (n *node) refused(ctx context.Context, err error) *enclave.Refusal {
 	r := refusalOf(err, "E209")
-	if errors.Is(err, context.DeadlineExceeded) && r.Code == "E209" {
-		r = enclave.Refuse("E504", enclave.FaultService, "%s", err)
+	if r.Code == "E209" {
+		r = ofWant(err, r)
 	}
 	if _, decided := errors.AsType[said](err); decided {
 		return r
 	}
 	return n.broken(ctx, r)
+}
+
+// ofWant finds a better word for an error that has no code of its own: the time, the space or the
+// descriptors were not enough.
+func ofWant(err error, r *enclave.Refusal) *enclave.Refusal {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return enclave.Refuse("E504", enclave.FaultService, "%s", err)
+	case errors.Is(err, syscall.ENOSPC):
+		return nodeError("E249", "make space in "+RunDir, "%s", err)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return nodeError("E547", "raise LimitNOFILE of slurmd", "%s", err)
+	}
+	return r
 }
 
 // said marks what came from the verifier, or that it can't be reached: the node has nothing to
@@ -130,7 +145,7 @@ func (n *node) begin(ctx context.Context) error {
 		n.journal, err = journal.Create(RunDir, header, boottime)
 	}
 	if err != nil {
-		return nodeError("E249", "check space and permissions of "+RunDir, "%s", err)
+		return ofWant(err, nodeError("E249", "check space and permissions of "+RunDir, "%s", err))
 	}
 	n.log.WithField("release", release.Version).Debug("journal opened")
 	return nil

@@ -43,6 +43,8 @@ type AttestationResult struct {
 
 	// Endorsements are what the checks were made with. They are kept apart from the result.
 	Endorsements Endorsements `json:"-"`
+	// Unjudged is SNPReport's: the node is not to blame.
+	Unjudged string `json:"-"`
 }
 
 // Endorsements are what a report was judged by, in DER. With them it can be judged again later,

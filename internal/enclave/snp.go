@@ -81,4 +81,8 @@ type SNPReport struct {
 	LaunchMitigations, CurrentMitigations uint64 // bit sets since report version 5, 0 before
 
 	Endorsements Endorsements // what the checks were made with
+
+	// Unjudged is why one of these checks failed although the node did nothing wrong: the judge's clock
+	// or its store. It is empty where the evidence is to blame.
+	Unjudged string
 }

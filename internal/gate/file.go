@@ -97,17 +97,23 @@ func (d Directory) fill(root *os.Root, name string, b []byte) error {
 }
 
 func (d Directory) remove(job uint32, ends ...string) error {
+	remove := func(name string) error { return os.Remove(filepath.Join(d.Path, name)) }
 	root, err := d.open()
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		// GO has to go, and unlinking needs no descriptor. open has looked at the directory, and only root
+		// could have exchanged it since.
+	case err != nil:
 		return fmt.Errorf("remove gate file: %w", err)
+	default:
+		defer func() { _ = root.Close() }()
+		remove = root.Remove
 	}
-	defer func() { _ = root.Close() }()
 	var errs []error
 	for _, end := range ends {
-		err := root.Remove(strconv.FormatUint(uint64(job), 10) + end)
+		err := remove(strconv.FormatUint(uint64(job), 10) + end)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove gate file: %w", err))
 		}
@@ -115,8 +121,8 @@ func (d Directory) remove(job uint32, ends ...string) error {
 	return errors.Join(errs...)
 }
 
-// open refuses a directory in which somebody else could have put a file.
-func (d Directory) open() (*os.Root, error) {
+// look refuses a directory in which somebody else could have put a file.
+func (d Directory) look() (os.FileInfo, error) {
 	info, err := os.Lstat(d.Path)
 	if err != nil {
 		return nil, err
@@ -124,6 +130,15 @@ func (d Directory) open() (*os.Root, error) {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || !info.IsDir() || info.Mode().Perm() != 0o700 || st.Uid != d.Owner {
 		return nil, fmt.Errorf("%s is not a directory with mode 0700 of uid %d", d.Path, d.Owner)
+	}
+	return info, nil
+}
+
+// open holds on to the directory that was looked at.
+func (d Directory) open() (*os.Root, error) {
+	info, err := d.look()
+	if err != nil {
+		return nil, err
 	}
 	root, err := os.OpenRoot(d.Path)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -247,4 +248,23 @@ func FuzzDeny(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, string(text), string(b), "there is one spelling")
 	})
+}
+
+// Unlinking GO is how an enclave is closed: a process without a descriptor left must be able to.
+func TestGoIsRemovedWithoutADescriptorLeft(t *testing.T) {
+	d := gate.Directory{Path: filepath.Join(t.TempDir(), "gate"), Owner: uint32(os.Geteuid())}
+	require.NoError(t, os.Mkdir(d.Path, 0o700))
+	require.NoError(t, d.WriteGo(admission()))
+	var was syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was))
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 0, Max: was.Max}))
+	control := d.WriteGo(admission())
+	err := d.RemoveGo(4711)
+	d.Owner++
+	foreign := d.RemoveGo(4711)
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was))
+	require.ErrorIs(t, control, syscall.EMFILE)
+	require.NoError(t, err)
+	require.ErrorContains(t, foreign, "is not a directory with mode 0700")
+	assert.NoFileExists(t, filepath.Join(d.Path, "4711.go"))
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"sync"
@@ -85,7 +86,7 @@ func Create(base string, h Header, clock Clock) (*Journal, error) {
 	}
 	j := &Journal{f: f, clock: clock}
 	if err := j.write(h); err != nil {
-		return nil, errors.Join(fmt.Errorf("create journal: %w", err), f.Close())
+		return nil, errors.Join(fmt.Errorf("create journal: %w", err), f.Close(), Remove(base, h.JobKey))
 	}
 	return j, nil
 }
@@ -153,7 +154,8 @@ func (j *Journal) add(stage string, act Act, detail string) error {
 	return nil
 }
 
-// write appends one line with one write, so that a kill tears at most the last line.
+// write appends one line with one write, so that a kill tears at most the last line. What can't be
+// written whole is not there.
 func (j *Journal) write(v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -162,8 +164,14 @@ func (j *Journal) write(v any) error {
 	if len(b) >= lineLimit || bytes.IndexByte(b, '\n') >= 0 {
 		return fmt.Errorf("a line of %d bytes, at most %d are allowed", len(b), lineLimit)
 	}
-	if _, err := j.f.Write(append(b, '\n')); err != nil {
+	before, err := j.f.Seek(0, io.SeekEnd)
+	if err != nil {
 		return err
+	}
+	if _, err = j.f.Write(append(b, '\n')); err != nil {
+		// A full file system takes a part of the line. When there is space again the next line would follow
+		// it, and the journal be damaged.
+		return errors.Join(err, j.f.Truncate(before))
 	}
 	return j.f.Sync()
 }

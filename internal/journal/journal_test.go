@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -236,5 +237,51 @@ func FuzzParse(f *testing.F) {
 		again, err := journal.Parse(strings.NewReader(whole))
 		require.NoError(t, err, "cutting a torn line off leaves a readable journal")
 		require.Equal(t, r.Lines, again.Lines)
+	})
+}
+
+// full lets no file of this process grow beyond so many bytes until the test's end: what a full file system
+// does, a part of the last write included.
+func full(t *testing.T, bytes uint64) {
+	t.Helper()
+	var was syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &was))
+	free := func() { require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &was)) }
+	t.Cleanup(free)
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: bytes, Max: was.Max}))
+}
+
+func TestFullFileSystem(t *testing.T) {
+	t.Run("a line of which a part was written is taken back, and the journal goes on when there is space", func(t *testing.T) {
+		base := t.TempDir()
+		j, err := journal.Create(base, header(), clock)
+		require.NoError(t, err)
+		require.NoError(t, j.Intent("mesh", ""))
+		before, err := os.ReadFile(path(base))
+		require.NoError(t, err)
+		t.Run("full", func(t *testing.T) {
+			full(t, uint64(len(before))+20)
+			require.ErrorContains(t, j.Done("mesh"), "write journal")
+		})
+		after, err := os.ReadFile(path(base))
+		require.NoError(t, err)
+		assert.Equal(t, string(before), string(after))
+		require.NoError(t, j.Done("mesh"))
+		require.NoError(t, j.Undone("mesh"))
+		require.NoError(t, j.Leave())
+		r, err := journal.Load(base, key)
+		require.NoError(t, err)
+		assert.Len(t, r.Lines, 3)
+	})
+	t.Run("a journal that can't be begun is not there", func(t *testing.T) {
+		base := t.TempDir()
+		t.Run("full", func(t *testing.T) {
+			full(t, 20)
+			_, err := journal.Create(base, header(), clock)
+			require.Error(t, err)
+		})
+		entries, err := os.ReadDir(base)
+		require.NoError(t, err)
+		assert.Empty(t, entries)
 	})
 }

@@ -32,13 +32,13 @@ func (k *keeper) renewing(ctx context.Context, g Grant) error {
 			return k.late(failed)
 		}
 		answer, err := k.renew(ctx, end)
+		if err == nil {
+			err = k.prolong(&g.Go, answer.Lifetime)
+		}
 		switch {
 		case err == nil:
 			if failed != nil {
 				k.Log.Info("renewed again")
-			}
-			if err = k.prolong(&g.Go, answer.Lifetime); err != nil {
-				return err
 			}
 			end, next = k.until(answer.Lifetime), k.Host.Now()+around(answer.Renew)
 			failed, pauses = nil, pause{}
@@ -115,7 +115,8 @@ func (k *keeper) at() uint32 {
 	return k.epoch
 }
 
-// prolong writes GO anew, unless it was closed in between.
+// prolong writes GO anew, unless it was closed in between. Where it can't be written (/run is full)
+// the old one stays, with its end.
 func (k *keeper) prolong(g *gate.Go, lifetime uint32) error {
 	g.Expires = uint64(k.until(lifetime) / time.Second)
 	k.mu.Lock()
@@ -123,7 +124,10 @@ func (k *keeper) prolong(g *gate.Go, lifetime uint32) error {
 	if k.shut {
 		return nil
 	}
-	return k.c.Gate.WriteGo(*g)
+	if err := k.c.Gate.WriteGo(*g); err != nil {
+		return localError{err}
+	}
+	return nil
 }
 
 // localError is an error of this node's own: a firmware that is busy may answer the next time.
@@ -143,7 +147,7 @@ func final(err error) bool {
 		return false
 	}
 	switch r.Code {
-	case "E124", "E126", "E131", "E500", "E507", "E509", "E514", "E517", "E518":
+	case "E124", "E126", "E131", "E500", "E507", "E509", "E514", "E517", "E518", "E546", "E547":
 		return false
 	case "E502": // the job is over and its epilog on the way, which reads the tunnel's counters
 		return false

@@ -37,9 +37,10 @@ func (l *Ledger) AddErrand(ctx context.Context, kind string, body []byte, due ti
 	return id, nil
 }
 
-// Errands lists what is due, oldest first.
-func (l *Ledger) Errands(ctx context.Context, now time.Time, limit int) ([]Errand, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT id, kind, body, attempts, due, cause FROM errands WHERE due<=? ORDER BY due, id LIMIT ?", millis(now), limit)
+// Errands lists what is due, oldest first. Nobody puts an errand off beyond latest: one that is due
+// after that was written before the clock was put back, and is due, too.
+func (l *Ledger) Errands(ctx context.Context, now, latest time.Time, limit int) ([]Errand, error) {
+	rows, err := l.db.QueryContext(ctx, "SELECT id, kind, body, attempts, due, cause FROM errands WHERE due<=? OR due>? ORDER BY due, id LIMIT ?", millis(now), millis(latest), limit)
 	if err != nil {
 		return nil, fmt.Errorf("list errands: %w", err)
 	}

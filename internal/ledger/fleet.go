@@ -151,9 +151,9 @@ func (l *Ledger) AddFailures(ctx context.Context, list []Failure) error {
 	return nil
 }
 
-// Failures lists a check's failures since a time, oldest first.
-func (l *Ledger) Failures(ctx context.Context, name string, since time.Time) ([]Failure, error) {
-	return l.failures(ctx, "WHERE name=? AND at>=? ORDER BY id", name, millis(since))
+// Failures lists a check's failures between two times, oldest first.
+func (l *Ledger) Failures(ctx context.Context, name string, since, until time.Time) ([]Failure, error) {
+	return l.failures(ctx, "WHERE name=? AND at BETWEEN ? AND ? ORDER BY id", name, millis(since), millis(until))
 }
 
 // LastFailure is a node's latest failure.

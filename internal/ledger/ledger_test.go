@@ -16,6 +16,8 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
 )
 
+var evening = noon.Add(9 * time.Hour)
+
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 func open(t *testing.T) (*ledger.Ledger, string) {
@@ -87,7 +89,7 @@ func TestWhatWasWrittenOutlivesACrash(t *testing.T) {
 	ev, err := again.EvidenceOf(ctx, p.Job.JobKey)
 	require.NoError(t, err)
 	require.Len(t, ev, 1)
-	errands, err := again.Errands(ctx, noon, 10)
+	errands, err := again.Errands(ctx, noon, evening, 10)
 	require.NoError(t, err)
 	assert.Len(t, errands, 1)
 }
@@ -201,10 +203,13 @@ func TestTheStormWindow(t *testing.T) {
 		{Name: "tcb", Code: "E222", Node: "n2", At: noon, Drained: true},
 		{Name: "debug", Code: "E223", Node: "n3", At: noon},
 	}))
-	list, err := l.Failures(ctx, "tcb", noon.Add(-time.Minute))
+	list, err := l.Failures(ctx, "tcb", noon.Add(-time.Minute), noon.Add(time.Minute))
 	require.NoError(t, err)
 	require.Len(t, list, 1)
 	assert.Equal(t, ledger.Failure{Name: "tcb", Code: "E222", Node: "n2", At: noon, Drained: true}, list[0])
+	before, err := l.Failures(ctx, "tcb", noon.Add(-70*time.Minute), noon.Add(-59*time.Minute))
+	require.NoError(t, err)
+	require.Len(t, before, 1, "what a clock that was put back since says of n2 is of another time")
 	require.NoError(t, l.Resumed(ctx, "tcb", "n2"))
 	f, err := l.LastFailure(ctx, "n2")
 	require.NoError(t, err)
@@ -238,16 +243,19 @@ func TestErrandsStayUntilDone(t *testing.T) {
 	id, err := l.AddErrand(ctx, "requeue", []byte("4711"), noon)
 	require.NoError(t, err)
 	require.NoError(t, l.Postpone(ctx, id, noon.Add(time.Minute), "slurmctld away"))
-	due, err := l.Errands(ctx, noon, 10)
+	due, err := l.Errands(ctx, noon, evening, 10)
 	require.NoError(t, err)
 	assert.Empty(t, due, "not before its time")
-	due, err = l.Errands(ctx, noon.Add(time.Minute), 10)
+	due, err = l.Errands(ctx, noon.Add(time.Minute), evening, 10)
 	require.NoError(t, err)
 	require.Len(t, due, 1)
 	assert.Equal(t, 1, due[0].Attempts)
 	assert.Equal(t, "slurmctld away", due[0].Cause)
+	due, err = l.Errands(ctx, noon.Add(-time.Hour), noon.Add(-50*time.Minute), 10)
+	require.NoError(t, err)
+	assert.Len(t, due, 1, "the clock was put back by an hour since")
 	require.NoError(t, l.Done(ctx, id))
-	due, err = l.Errands(ctx, noon.Add(time.Hour), 10)
+	due, err = l.Errands(ctx, noon.Add(time.Hour), evening, 10)
 	require.NoError(t, err)
 	assert.Empty(t, due)
 }
@@ -268,7 +276,7 @@ func TestManyWritersLoseNothing(t *testing.T) {
 	for err := range errs {
 		require.NoError(t, err)
 	}
-	due, err := l.Errands(t.Context(), noon, 100)
+	due, err := l.Errands(t.Context(), noon, evening, 100)
 	require.NoError(t, err)
 	assert.Len(t, due, 64)
 }

@@ -2,6 +2,7 @@ package site_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -168,11 +169,19 @@ func newBench(t *testing.T) *bench {
 // waiting is how many errands are on the spool.
 func (b *bench) waiting(t *testing.T) int {
 	t.Helper()
-	list, err := b.spool.Errands(t.Context(), b.now.Add(1000*time.Hour), 1000)
+	ever := b.now.Add(1000 * time.Hour)
+	list, err := b.spool.Errands(t.Context(), ever, ever, 1000)
 	require.NoError(t, err)
 	return len(list)
 }
 
 func key(restart uint32) enclave.JobKey {
 	return enclave.JobKey{Cluster: "c", Job: 7, Restart: restart}
+}
+
+// fullSpool takes nothing more.
+type fullSpool struct{ *ledger.Ledger }
+
+func (fullSpool) AddErrand(context.Context, string, []byte, time.Time) (int64, error) {
+	return 0, errors.New("database or disk is full")
 }

@@ -111,6 +111,28 @@ func TestDrains(t *testing.T) {
 		assert.Contains(t, b.slurm.String(), "node n1 idle+drain <enclave:E220 x>")
 		assert.Zero(t, b.waiting(t))
 	})
+	t.Run("an errand that is put off is done in time, though the clock was put back by an hour", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		b.slurm.away = true
+		require.ErrorContains(t, b.Drain(t.Context(), "n1", "enclave:E220 x"), "E524")
+		b.slurm.away = false
+		b.now = b.now.Add(-time.Hour)
+		require.NoError(t, b.Work(t.Context()))
+		assert.Contains(t, b.slurm.String(), "node n1 idle+drain <enclave:E220 x>")
+		assert.Zero(t, b.waiting(t))
+	})
+	t.Run("a drain that can't be written down, for the disk is full, is done at once", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		s := site.New(b.slurm, fullSpool{b.spool}, func() time.Time { return b.now })
+		require.NoError(t, s.Drain(t.Context(), "n1", "enclave:E220 x"))
+		assert.Contains(t, b.slurm.String(), "node n1 idle+drain <enclave:E220 x>")
+		b.slurm.away = true
+		err := s.Resume(t.Context(), "n1", "enclave:E220", b.now)
+		require.ErrorContains(t, err, "E524")
+		require.ErrorContains(t, err, "disk is full")
+	})
 	t.Run("a node that Slurm does not know is given up", func(t *testing.T) {
 		t.Parallel()
 		b := newBench(t)

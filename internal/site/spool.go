@@ -17,7 +17,7 @@ import (
 // Spool keeps what Slurm is still to be told, over restarts of enclaved. The ledger is one.
 type Spool interface {
 	AddErrand(ctx context.Context, kind string, body []byte, due time.Time) (int64, error)
-	Errands(ctx context.Context, now time.Time, limit int) ([]ledger.Errand, error)
+	Errands(ctx context.Context, now, latest time.Time, limit int) ([]ledger.Errand, error)
 	Postpone(ctx context.Context, id int64, due time.Time, cause string) error
 	Done(ctx context.Context, id int64) error
 }
@@ -54,17 +54,21 @@ type errand struct {
 
 // try writes the errand down, does it, and takes it off again. A nil error means that it is
 // done and read back. A failure leaves it on the spool and is told as E524; a refusal is an
-// answer, not a failure.
+// answer, not a failure. Where it can't be written down (the disk is full) it is done all the same, if it
+// can be at once: a broken node is drained, and a lost job ended, whatever the disk.
 func (s *Site) try(ctx context.Context, kind string, e errand) error {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("spool %s: %w", kind, err)
 	}
-	id, err := s.spool.AddErrand(ctx, kind, body, s.now().Add(firstPause))
-	if err != nil {
-		return fmt.Errorf("spool %s: %w", kind, err)
-	}
+	id, unkept := s.spool.AddErrand(ctx, kind, body, s.now().Add(firstPause))
 	err = s.do(ctx, kind, e)
+	if unkept != nil {
+		if _, refused := enclave.AsRefusal(err); err == nil || refused {
+			return err
+		}
+		return errors.Join(fmt.Errorf("%s: %w", CodeSlurm, err), fmt.Errorf("spool %s: %w", kind, unkept))
+	}
 	if _, refused := enclave.AsRefusal(err); err == nil || refused {
 		if doneErr := s.spool.Done(ctx, id); doneErr != nil {
 			return errors.Join(err, doneErr)
@@ -95,7 +99,8 @@ func (s *Site) do(ctx context.Context, kind string, e errand) error {
 // Work does the errands that are due. Its error tells of all that were not done and of those
 // that were given up (E523, E524 refusals); the caller logs it and calls again.
 func (s *Site) Work(ctx context.Context) error {
-	due, err := s.spool.Errands(ctx, s.now(), batch)
+	now := s.now()
+	due, err := s.spool.Errands(ctx, now, now.Add(longPause), batch)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/go-sev-guest/verify"
@@ -121,7 +122,9 @@ func (v *verification) validity() (enclave.CheckResult, string) {
 		return fail("no time was given to judge validity at")
 	}
 	for _, c := range []*x509.Certificate{v.cert, v.pin.intermediate, v.pin.root} {
-		if at.Before(c.NotBefore) {
+		if at.Before(c.NotBefore) { // it was signed already: the clock is behind
+			v.res.Unjudged = fmt.Sprintf("the certificate of %s is not valid before %s, and here it is %s",
+				c.Subject.CommonName, c.NotBefore.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
 			return fail("the certificate of %s is not valid before %s", c.Subject.CommonName, c.NotBefore.UTC().Format(time.RFC3339))
 		}
 		if at.After(c.NotAfter) {

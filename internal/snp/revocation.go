@@ -67,6 +67,7 @@ func (v *verification) crl() (enclave.CheckResult, string) {
 		found = true
 	}
 	if !found {
+		v.res.Unjudged = why // the lists are the judge's own
 		return fail("%s", why)
 	}
 	return pass("%s is not revoked", v.issuer.commonName())

@@ -205,6 +205,9 @@ func (a *Appraisal) verify(e enclave.Evidence) snp.Result {
 		return r
 	}
 	b, err := a.shelf.find(r.SNPReport)
+	if err != nil {
+		r.Unjudged = "the certificate store can't be read: " + err.Error()
+	}
 	if err != nil || b == nil {
 		return r
 	}

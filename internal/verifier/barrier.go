@@ -206,8 +206,11 @@ func (v *Verifier) refuse(ctx context.Context, s *start, e event, cause *enclave
 	s.phase, s.verdict = refused, enclave.VerdictRefused
 	row := s.row()
 	v.mu.Unlock()
-	if err := v.Ledger.Decide(ctx, s.plan.Job.JobKey, row, time.Now()); err != nil {
-		v.alarm(ctx, "E507", err.Error())
+	k, now := s.plan.Job.JobKey, time.Now()
+	decide := func(ctx context.Context) error { return v.Ledger.Decide(ctx, k, row, now) }
+	if err := decide(ctx); err != nil {
+		v.later.keep(k, "the decision", decide)
+		v.alarm(ctx, codeLedger, err.Error())
 	}
 	v.record(ctx, s.plan, row) // while the job lives: afterwards Slurm takes it with losses only
 	s.release()

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -215,7 +216,10 @@ func (v *Verifier) Authenticate(ctx context.Context, der []byte) (string, error)
 		return "", enclave.Refuse("E130", enclave.FaultService, "%v", err)
 	}
 	e, err := v.Ledger.Enrolled(ctx, node)
-	if err != nil || e.Fingerprint != fingerprint {
+	switch {
+	case err != nil && !errors.Is(err, ledger.ErrNotFound):
+		return "", ledgerRefusal(err)
+	case err != nil || e.Fingerprint != fingerprint:
 		return "", enclave.Refuse("E130", enclave.FaultService, "the certificate of %s is revoked or replaced", node)
 	}
 	return node, nil

@@ -2,6 +2,8 @@ package verifier
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -151,6 +153,7 @@ func (v *Verifier) inForce(name string, digest enclave.Digest) bool {
 // whether a seed can be sealed for the node.
 func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Node, c claim.Claim, a *api.Announcement, seal func() error) (*enclave.AttestationResult, *enclave.Refusal) {
 	enrolled, err := v.Ledger.Enrolled(ctx, node.Name)
+	unread := err != nil && !errors.Is(err, ledger.ErrNotFound)
 	rules := v.rules(ctx, policy, c.Policy)
 	result := enclave.AttestationResult{Node: node.Name, Status: enclave.StatusNone}
 	var unsealable error
@@ -171,6 +174,12 @@ func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Nod
 	default:
 		return &result, nil
 	}
+	switch {
+	case unread && failed.Name == checkEnrolled:
+		return &result, ledgerRefusal(err)
+	case result.Unjudged != "" && slices.Contains([]string{"chain", "validity", "crl"}, failed.Name):
+		return &result, v.unjudged(ctx, node.Name, failed.Name, result.Unjudged)
+	}
 	r := enclave.Refuse(codeOf(failed.Name), enclave.FaultNode, "check %s: %s", failed.Name, failed.Reason)
 	r.Node, r.Check, r.Fix = node.Name, failed.Name, "see enclave why "+node.Name
 	if failed.Name == checkChip && enrolled.ReportID != "" {
@@ -178,6 +187,18 @@ func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Nod
 	}
 	return &result, r
 }
+
+// unjudged is the refusal of evidence that this host can't judge: its clock is behind what AMD has
+// signed, its revocation lists are out of date, or it can't read its store. No node is to blame, and
+// jobs wait until an admin has mended it.
+func (v *Verifier) unjudged(ctx context.Context, node, check, why string) *enclave.Refusal {
+	r := enclave.Refuse(codeUnjudged, enclave.FaultPolicy, "check %s could not be made: %s", check, why)
+	r.Node, r.Check, r.Fix = node, check, "on the controller: is the clock right, the certificate store readable and up to date? enclave certs show"
+	v.alarm(ctx, r.Code, fmt.Sprintf("evidence of node %s can't be judged: %s", node, r.Reason))
+	return r
+}
+
+const codeUnjudged enclave.Code = "E546"
 
 // rules are those that the claim names: a job keeps the policy that it was started under, or a
 // change of the file would end it. Without its text (of a job that an earlier release registered)

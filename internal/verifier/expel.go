@@ -45,13 +45,23 @@ func (v *Verifier) expel(ctx context.Context, k enclave.JobKey, why *enclave.Ref
 	}
 	row := ledger.Roster{Key: k, Epoch: r.epoch + 1, Gone: why.Node, Refusal: why, At: time.Now()}
 	later, failed := v.without(ctx, e, gone, &row)
-	if failed == nil {
-		failed = v.Ledger.AddRoster(ctx, row)
-	}
+	signed := failed == nil
 	e.Verdict, e.Refusal = enclave.VerdictRefused, cmp.Or(e.Refusal, why)
-	failed = errors.Join(failed, v.Ledger.Decide(ctx, k, ledger.Verdict{
-		Verdict: e.Verdict, Weak: e.Weak, Refusal: e.Refusal, Members: []ledger.Member{{Node: why.Node, Refusal: why}},
-	}, row.At))
+	record := func(ctx context.Context) error {
+		if signed {
+			if err := v.Ledger.AddRoster(ctx, row); err != nil {
+				return err
+			}
+			signed = false // once
+		}
+		return v.Ledger.Decide(ctx, k, ledger.Verdict{
+			Verdict: e.Verdict, Weak: e.Weak, Refusal: e.Refusal, Members: []ledger.Member{{Node: why.Node, Refusal: why}},
+		}, row.At)
+	}
+	if err := record(ctx); err != nil {
+		v.later.keep(k, "that it lost "+why.Node, record)
+		failed = errors.Join(failed, err)
+	}
 	if failed != nil {
 		v.alarm(ctx, "E507", fmt.Sprintf("node %s left job %s, and that is not on record: %v", why.Node, k, failed))
 	}

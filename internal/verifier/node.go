@@ -2,11 +2,13 @@ package verifier
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"slices"
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/ledger"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
@@ -174,8 +176,11 @@ func (v *Verifier) TeardownReport(ctx context.Context, node string, r api.Teardo
 		return foreign(node, r.Node)
 	}
 	e, err := v.Ledger.Entry(ctx, r.Job)
-	if err != nil {
+	if errors.Is(err, ledger.ErrNotFound) {
 		return unknownJob(r.Job)
+	}
+	if err != nil {
+		return ledgerRefusal(err)
 	}
 	if !slices.Contains(e.Job.Nodes, node) {
 		return enclave.Refuse("E128", enclave.FaultRequest, "node %s is not one of job %s", node, r.Job)
@@ -184,8 +189,17 @@ func (v *Verifier) TeardownReport(ctx context.Context, node string, r api.Teardo
 		word := clean(node, *r.Refusal)
 		r.Refusal = &word
 	}
-	if err := v.Ledger.Teardown(ctx, r.Job, node, r, time.Now()); err != nil {
+	if err := v.tornDown(ctx, node, r); err != nil {
+		v.later.keep(r.Job, "the last word of "+node, func(ctx context.Context) error { return v.tornDown(ctx, node, r) })
 		return ledgerRefusal(err)
+	}
+	return nil
+}
+
+// tornDown stores a node's last word and rules on what it says.
+func (v *Verifier) tornDown(ctx context.Context, node string, r api.TeardownRequest) error {
+	if err := v.Ledger.Teardown(ctx, r.Job, node, r, time.Now()); err != nil {
+		return err
 	}
 	v.wakeSealer()
 	if r.Closed || r.Refusal == nil || r.Refusal.Fault != enclave.FaultNode {
@@ -193,8 +207,6 @@ func (v *Verifier) TeardownReport(ctx context.Context, node string, r api.Teardo
 	}
 	// Slurm runs epilogs one by one: of the other nodes nothing is known, so only the window counts.
 	fresh := []enclave.Refusal{*r.Refusal}
-	if _, err := v.blame(ctx, 1, fresh, fresh); err != nil {
-		return ledgerRefusal(err)
-	}
-	return nil
+	_, err := v.blame(ctx, 1, fresh, fresh)
+	return err
 }

@@ -3,6 +3,7 @@ package verifier
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"slices"
 	"time"
 
@@ -30,8 +31,10 @@ func (v *Verifier) renewNonce(ctx context.Context, node string, r api.NonceReque
 func (v *Verifier) running(ctx context.Context, k enclave.JobKey, node string) (ledger.Entry, error) {
 	e, err := v.Ledger.Entry(ctx, k)
 	switch {
-	case err != nil:
+	case errors.Is(err, ledger.ErrNotFound):
 		return e, unknownJob(k)
+	case err != nil:
+		return e, ledgerRefusal(err)
 	case !slices.Contains(e.Job.Nodes, node):
 		return e, enclave.Refuse("E128", enclave.FaultRequest, "node %s is not one of job %s", node, k)
 	case e.Refusal != nil && e.Ended == nil:
@@ -62,7 +65,11 @@ func (v *Verifier) Renew(ctx context.Context, node string, a api.Announcement) (
 	if err != nil {
 		return api.RenewAnswer{}, ledgerRefusal(err)
 	}
-	if refusal != nil {
+	switch {
+	case refusal == nil:
+	case refusal.Code == codeUnjudged, refusal.Code == codeLedger: // asked again, until GO ends
+		return api.RenewAnswer{}, refusal
+	default:
 		return api.RenewAnswer{}, v.lose(ctx, a.Job, refusal)
 	}
 	v.affirmed(a.Job, node)

@@ -69,7 +69,7 @@ func (v *Verifier) wakeSealer() {
 // or were waited for long enough. What can't be sealed is an alarm and stays due: nothing is lost.
 // It is called in turn, never twice at the same time.
 func (v *Verifier) SealDue(ctx context.Context) error {
-	errs := v.endForgotten(ctx)
+	errs := errors.Join(v.later.write(ctx), v.endForgotten(ctx))
 	list, err := v.Ledger.Unsealed(ctx, v.Config.Cluster, sealAtOnce)
 	if err != nil {
 		return errors.Join(errs, err)
@@ -90,11 +90,24 @@ func (v *Verifier) SealDue(ctx context.Context) error {
 
 // due is true when there is nothing to wait for any more.
 func (v *Verifier) due(ctx context.Context, e ledger.Entry, now time.Time) (bool, error) {
-	if now.Sub(*e.Ended) >= v.Config.Limits.Receipt() {
+	if now.Sub(v.since(e, now)) >= v.Config.Limits.Receipt() {
 		return true, nil
 	}
 	told, err := v.Ledger.TornDown(ctx, e.Job.JobKey)
 	return err == nil && told >= len(e.Job.Nodes), err
+}
+
+// since is when a start's receipt began to wait. The ledger's time is the wall's, which somebody may
+// set meanwhile: once it is known how long ago that was, this process's own clock counts.
+func (v *Verifier) since(e ledger.Entry, now time.Time) time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	at, known := v.ended[e.Job.JobKey]
+	if !known {
+		at = now.Add(-max(0, now.Sub(*e.Ended)))
+		v.ended[e.Job.JobKey] = at
+	}
+	return at
 }
 
 // seal makes a receipt for the place that it will most likely have, before the ledger is held: a
@@ -131,8 +144,13 @@ func (v *Verifier) seal(ctx context.Context, e ledger.Entry) error {
 	}
 	if err != nil {
 		v.alarmOnce(ctx, k, err)
+		return err
 	}
-	return err
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.ended, k)
+	delete(v.unsealed, k)
+	return nil
 }
 
 // alarmOnce tells of a receipt that can't be made when it fails for the first time, and then every

@@ -79,10 +79,12 @@ func (v *Verifier) settle(ctx context.Context, e ledger.Entry, requeued bool) (a
 	if !out.Go && out.Refusal == nil {
 		out.Verdict, out.Refusal = enclave.VerdictRefused, undecided(k)
 		if err := v.Ledger.Decide(ctx, k, ledger.Verdict{Verdict: out.Verdict, Refusal: out.Refusal}, time.Now()); err != nil {
+			v.endLater(e)
 			return api.Settlement{}, ledgerRefusal(err)
 		}
 	}
 	if err := v.Ledger.End(ctx, k, time.Now()); err != nil {
+		v.endLater(e)
 		return api.Settlement{}, ledgerRefusal(err)
 	}
 	v.wakeSealer()
@@ -94,6 +96,21 @@ func (v *Verifier) settle(ctx context.Context, e ledger.Entry, requeued bool) (a
 		return out, ledgerRefusal(err)
 	}
 	return v.requeue(ctx, k, out, n)
+}
+
+// endLater keeps a start's end that the ledger can't take. EpilogSlurmctld then decides alone whether the
+// job is put back.
+func (v *Verifier) endLater(e ledger.Entry) {
+	v.later.keep(e.Job.JobKey, "the end", func(ctx context.Context) error {
+		now, err := v.Ledger.Entry(ctx, e.Job.JobKey) // its decision may have been kept, too
+		if err == nil {
+			err = v.settleForgotten(ctx, now)
+		}
+		if err == nil {
+			v.wakeSealer()
+		}
+		return err
+	})
 }
 
 func undecided(k enclave.JobKey) *enclave.Refusal {

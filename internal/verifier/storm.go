@@ -60,6 +60,10 @@ func rule(size int, all, fresh []enclave.Refusal, window map[string][]ledger.Fai
 	return out
 }
 
+// setBack is by how much a clock may be corrected back before failures that are later than now are
+// those of another time.
+const setBack = time.Minute
+
 // blame rules on new failures and carries the ruling out: drains are done, or have been tried,
 // before it returns, so that Slurm's own "Prolog error" is never the first reason on a node.
 // It gives the checks that are the policy's fault.
@@ -67,10 +71,11 @@ func (v *Verifier) blame(ctx context.Context, size int, all, fresh []enclave.Ref
 	v.storm.Lock()
 	defer v.storm.Unlock()
 	guard := v.Config.Controller.Storm
-	since := time.Now().Add(-time.Duration(guard.Minutes) * time.Minute)
+	now := time.Now()
+	since := now.Add(-time.Duration(guard.Minutes) * time.Minute)
 	window := map[string][]ledger.Failure{}
 	for _, r := range fresh {
-		list, err := v.Ledger.Failures(ctx, name(r), since)
+		list, err := v.Ledger.Failures(ctx, name(r), since, now.Add(setBack))
 		if err != nil {
 			return nil, err
 		}
@@ -83,7 +88,7 @@ func (v *Verifier) blame(ctx context.Context, size int, all, fresh []enclave.Ref
 	}
 	var rows []ledger.Failure
 	for _, r := range fresh {
-		rows = append(rows, ledger.Failure{Name: name(r), Code: r.Code, Node: r.Node, At: time.Now(), Drained: !storm[name(r)]})
+		rows = append(rows, ledger.Failure{Name: name(r), Code: r.Code, Node: r.Node, At: now, Drained: !storm[name(r)]})
 	}
 	if err := v.Ledger.AddFailures(ctx, rows); err != nil {
 		return nil, err

@@ -103,8 +103,10 @@ type Verifier struct {
 	over     chan struct{}                // a job may have become ready for its receipt
 	fleet    chan struct{}                // a node was enrolled or revoked
 	unsealed map[enclave.JobKey]time.Time // receipts that could not be made, by when that was told
-	asked    time.Time                    // when Slurm was last asked about jobs that nobody said to be over
-	dead     map[enclave.JobKey]bool      // those that were not alive then
+	ended    map[enclave.JobKey]time.Time // starts whose receipts wait, by when that began on this process's own clock
+	later    later
+	asked    time.Time               // when Slurm was last asked about jobs that nobody said to be over
+	dead     map[enclave.JobKey]bool // those that were not alive then
 	tickets  *tickets
 	cores    *cores
 	lines    map[string]enclave.Node // of the inventory, by name
@@ -136,6 +138,7 @@ func New(ctx context.Context, s Settings) (*Verifier, error) {
 	v := &Verifier{
 		Settings: s, lines: map[string]enclave.Node{}, tickets: newTickets(), pending: newPending(), proofs: proofs{at: map[string]time.Time{}}, starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
 		over: make(chan struct{}, 1), fleet: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{},
+		ended: map[enclave.JobKey]time.Time{},
 	}
 	for _, n := range s.Inventory.Nodes {
 		v.lines[n.Name] = n
@@ -199,8 +202,10 @@ func unknownJob(k enclave.JobKey) error {
 	return r
 }
 
+const codeLedger enclave.Code = "E507"
+
 func ledgerRefusal(err error) *enclave.Refusal {
-	r := enclave.Refuse("E507", enclave.FaultService, "the ledger can't be used: %v", err)
+	r := enclave.Refuse(codeLedger, enclave.FaultService, "the ledger can't be used: %v", err)
 	r.Fix = "check space and permissions of the state directory on the controller"
 	return r
 }

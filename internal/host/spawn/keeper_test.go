@@ -260,6 +260,14 @@ func TestStopKeeperEndsNobodyElse(t *testing.T) {
 		require.NoError(t, spawn.StopKeeper(t.Context(), dir))
 		assert.True(t, alive(pid))
 	})
+	for _, torn := range []string{"", "pid", fmt.Sprintf("pid %d start 1 exe 1:1", pid)} {
+		t.Run("a record that was not written to its end, for /run was full: "+torn, func(t *testing.T) {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "keeper"), []byte(torn), 0o600))
+			require.NoError(t, spawn.StopKeeper(t.Context(), dir))
+			assert.NoFileExists(t, filepath.Join(dir, "keeper"), "or the journal's directory could not go")
+			assert.True(t, alive(pid))
+		})
+	}
 	t.Run("a record that says init", func(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "keeper"), []byte("pid 1 start 1 exe 1:1\n"), 0o600))
 		require.Error(t, spawn.StopKeeper(t.Context(), dir))

@@ -1,11 +1,14 @@
 package spawn
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseCgroups(t *testing.T) {
@@ -33,4 +36,20 @@ func FuzzParseIdentity(f *testing.F) {
 			assert.Greater(t, i.pid, 1, "nobody signals init, or all processes")
 		}
 	})
+}
+
+// A keeper that has no descriptor left for a timer waits all the same: a want that may pass ends no job.
+func TestWaitWithoutADescriptorLeft(t *testing.T) {
+	var was unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &was))
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: was.Max}))
+	defer func() { require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &was)) }()
+	_, control := unix.TimerfdCreate(unix.CLOCK_BOOTTIME, 0)
+	require.ErrorIs(t, control, unix.EMFILE)
+	until := Self{}.Now() + 300*time.Millisecond
+	require.NoError(t, Self{}.Wait(t.Context(), until))
+	require.GreaterOrEqual(t, Self{}.Now(), until)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, Self{}.Wait(ctx, until+time.Hour), context.Canceled)
 }

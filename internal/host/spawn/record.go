@@ -65,13 +65,14 @@ func record(directory string) (identity, error) {
 	if err != nil {
 		return identity{}, fmt.Errorf("record keeper: %w", err)
 	}
-	if _, err := f.WriteString(i.String()); err != nil {
-		return identity{}, errors.Join(fmt.Errorf("record keeper: %w", err), f.Close())
+	if _, err := f.WriteString(i.String()); err != nil { // /run is full
+		return identity{}, errors.Join(fmt.Errorf("record keeper: %w", err), f.Close(), os.Remove(path))
 	}
 	return i, f.Close()
 }
 
-// recorded reads the identity; false when no keeper was recorded.
+// recorded reads the identity; false when no keeper was recorded. A keeper whose record was not written to
+// its end did nothing else and is dead: what there is of it is removed.
 func recorded(directory string) (identity, bool, error) {
 	b, err := os.ReadFile(filepath.Join(directory, recordName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,6 +80,9 @@ func recorded(directory string) (identity, bool, error) {
 	}
 	if err != nil {
 		return identity{}, false, fmt.Errorf("read record of keeper: %w", err)
+	}
+	if !strings.HasSuffix(string(b), "\n") {
+		return identity{}, false, forget(directory)
 	}
 	i, err := parseIdentity(string(b))
 	return i, err == nil, err

@@ -45,8 +45,11 @@ func (Self) Now() time.Duration {
 }
 
 // Wait implements keeper.Host. The timer runs on while the node sleeps, as the gate's clock does.
-func (Self) Wait(ctx context.Context, until time.Duration) error {
+func (s Self) Wait(ctx context.Context, until time.Duration) error {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		return s.doze(ctx, until)
+	}
 	if err != nil {
 		return fmt.Errorf("make timer: %w", err)
 	}
@@ -62,6 +65,24 @@ func (Self) Wait(ctx context.Context, until time.Duration) error {
 		return errors.Join(ctx.Err(), fmt.Errorf("wait for timer: %w", err))
 	}
 	return nil
+}
+
+// dozing is how long a keeper without a timer sleeps before it looks at the clock again.
+const dozing = 200 * time.Millisecond
+
+// doze is Wait where no descriptor is left for a timer: a want that may pass is no end of a job. Go's
+// own timers stand still while the node sleeps, so the clock is looked at again and again.
+func (s Self) doze(ctx context.Context, until time.Duration) error {
+	for left := until - s.Now(); left > 0; left = until - s.Now() {
+		t := time.NewTimer(min(left, dozing))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
+	return ctx.Err()
 }
 
 // Passed is what Keeper handed to this process.

@@ -5,9 +5,13 @@ package tunnel
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
+	"syscall"
+	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
@@ -20,7 +24,8 @@ import (
 // Device is a WireGuard interface that this process holds. It is gone when the process is.
 type Device struct {
 	wireguard *device.Device
-	control   net.Listener
+	control   *net.UnixListener
+	path      string // of its socket
 	close     sync.Once
 }
 
@@ -39,32 +44,60 @@ func Open(name string, mtu int) (*Device, error) {
 
 // control makes the device of its two sides, and the control socket.
 func control(name string, t tun.Device, b conn.Bind) (*Device, error) {
-	d := &Device{wireguard: device.NewDevice(t, crossing.Wrap(b), device.NewLogger(device.LogLevelSilent, ""))}
+	d := &Device{wireguard: device.NewDevice(t, crossing.Wrap(b), device.NewLogger(device.LogLevelSilent, "")), path: filepath.Join(controlDirectory, name+".sock")}
 	socket, err := ipc.UAPIOpen(name)
 	if err != nil {
 		d.wireguard.Close()
 		return nil, fmt.Errorf("open control socket of %s: %w", name, err)
 	}
-	d.control, err = ipc.UAPIListen(name, socket)
+	l, err := net.FileListener(socket)
 	_ = socket.Close() // the listener has a copy of its own
-	if err != nil {
+	unix, ok := l.(*net.UnixListener)
+	if err != nil || !ok {
 		d.wireguard.Close()
-		return nil, fmt.Errorf("listen on control socket of %s: %w", name, err)
+		return nil, fmt.Errorf("listen on control socket of %s: %w", name, errors.Join(err, os.ErrInvalid))
 	}
+	unix.SetUnlinkOnClose(true)
+	d.control = unix
 	go d.serve()
 	return d, nil
 }
 
-// serve answers on the control socket until it is closed.
+// controlDirectory is where wgctrl looks for the sockets of userspace devices.
+const controlDirectory = "/var/run/wireguard"
+
+// lookPause is how often the control socket is looked for, and wantPause how long a device that has no
+// file descriptor left for a caller waits for one.
+const (
+	lookPause = time.Second
+	wantPause = 100 * time.Millisecond
+)
+
+// serve answers on the control socket until it is closed. wireguard-go's own listener ends with the first
+// caller for whom there is no file descriptor, and the tunnel would end with it.
 func (d *Device) serve() {
 	for {
+		_ = d.control.SetDeadline(time.Now().Add(lookPause))
 		c, err := d.control.Accept()
-		if err != nil {
-			// Somebody deleted the socket: nobody can configure or count this device any more.
-			d.wireguard.Close()
-			return
+		switch {
+		case err == nil:
+			go d.wireguard.IpcHandle(c)
+			continue
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if _, gone := os.Lstat(d.path); !errors.Is(gone, fs.ErrNotExist) {
+				continue
+			}
+		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ECONNABORTED):
+			select {
+			case <-time.After(wantPause):
+				continue
+			case <-d.Done():
+				return
+			}
 		}
-		go d.wireguard.IpcHandle(c)
+		// It was closed here, or somebody deleted it: nobody can configure or count this device any more.
+		d.wireguard.Close()
+		return
 	}
 }
 

@@ -220,3 +220,11 @@ func (n *node) expires(t *testing.T) int {
 	require.NoError(t, err)
 	return end
 }
+
+// uptime is CLOCK_BOOTTIME in seconds: a machine of the tests never sleeps.
+func (n *node) uptime(t *testing.T) (seconds int) {
+	t.Helper()
+	_, err := fmt.Sscanf(n.Run(t, "cat", "/proc/uptime"), "%d", &seconds)
+	require.NoError(t, err)
+	return seconds
+}

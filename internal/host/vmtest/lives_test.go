@@ -148,14 +148,6 @@ func TestP2TheKeeperDies(t *testing.T) {
 	s.closed(t)
 }
 
-// uptime is CLOCK_BOOTTIME in seconds: a machine of the tests never sleeps.
-func (n *node) uptime(t *testing.T) (seconds int) {
-	t.Helper()
-	_, err := fmt.Sscanf(n.Run(t, "cat", "/proc/uptime"), "%d", &seconds)
-	require.NoError(t, err)
-	return seconds
-}
-
 // TestP4AMachineLosesPower in the middle of a job, and comes up with the same disks.
 func TestP4AMachineLosesPower(t *testing.T) {
 	s := installation.ready(t)

@@ -23,7 +23,7 @@ import (
 
 // killAt in the environment makes the test program a killer on a node: PROGRAM STAGE ACT says which
 // program it is to catch, and at which line of its journal; "resume" as a fourth word lets the program go on when
-// the killer's standard input ends.
+// the killer's standard input ends. A fifth is another program that must be there by then.
 const killAt = "E2E_KILL_AT"
 
 const missed = "missed"
@@ -36,16 +36,17 @@ func killer(order string) int {
 	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
 	words := strings.Fields(order)
 	want := step{words[1], journal.Act(words[2])}
+	there := func() bool { return lastStep() == want && (len(words) < 5 || len(processesOf(words[4])) > 0) }
 	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Microsecond) {
 		pids := processesOf(words[0])
 		if len(pids) == 0 {
 			continue
 		}
-		for alive(pids[0]) && lastStep() != want {
+		for alive(pids[0]) && !there() {
 			time.Sleep(20 * time.Microsecond) // at the killer's priority nobody else runs meanwhile
 			if lastStep() != (step{}) {
 				signalAll(pids, syscall.SIGSTOP)
-				if lastStep() == want {
+				if there() {
 					break
 				}
 				signalAll(pids, syscall.SIGCONT)

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
@@ -221,6 +222,11 @@ func call[A any](ctx context.Context, c *Client, r request) (A, error) {
 }
 
 func (c *Client) unreachable(err error) error {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		r := enclave.Refuse("E547", enclave.FaultNode, "no file may be opened to call the verifier with: %v", err)
+		r.Fix = "raise LimitNOFILE of slurmd"
+		return r
+	}
 	where, fix := c.opt.Address, "is enclaved running there, and is verifier.address reachable?"
 	if c.opt.Socket != "" {
 		where, fix = c.opt.Socket, "is this the controller, and is enclaved running on it?"

@@ -24,8 +24,9 @@ import (
 type Report struct {
 	Data []byte `json:"data"` // REPORT_DATA
 	Chip string `json:"chip"`
-	ID   string `json:"id,omitempty"` // REPORT_ID
-	Fail string `json:"fail"`         // name of a check that fails
+	ID   string `json:"id,omitempty"`  // REPORT_ID
+	Fail string `json:"fail"`          // name of a check that fails
+	Odd  string `json:"odd,omitempty"` // why that is not the node's fault
 	Weak bool   `json:"weak"`
 }
 
@@ -84,7 +85,7 @@ func (a *Appraiser) Identify(e enclave.Evidence, c claim.Claim) enclave.Attestat
 	if err := json.Unmarshal(e.Report, &r); err != nil {
 		return fail("parse", "not a report")
 	}
-	out.ChipID, out.ReportID, out.Weak = r.Chip, r.ID, r.Weak
+	out.ChipID, out.ReportID, out.Weak, out.Unjudged = r.Chip, r.ID, r.Weak, r.Odd
 	data, err := c.ReportData()
 	if err != nil || string(data[:]) != string(r.Data) {
 		return fail("report_data", "made for another question")
@@ -105,6 +106,7 @@ type Node struct {
 	ReportID string
 	Verifier ed25519.PublicKey
 	Fail     string // a check that its evidence shall fail
+	Odd      string // why that is the verifier's fault
 	Weak     bool
 
 	Keys    enclave.NodeKeys
@@ -160,7 +162,7 @@ func (n *Node) Evidence(c claim.Claim) (enclave.Evidence, error) {
 	if err != nil {
 		return enclave.Evidence{}, err
 	}
-	b, err := json.Marshal(Report{Data: data[:], Chip: n.Chip, ID: n.ReportID, Fail: n.Fail, Weak: n.Weak})
+	b, err := json.Marshal(Report{Data: data[:], Chip: n.Chip, ID: n.ReportID, Fail: n.Fail, Odd: n.Odd, Weak: n.Weak})
 	return enclave.Evidence{Report: b, Provider: "fake"}, err
 }
 
