@@ -37,6 +37,7 @@ func explainService() []Explanation {
 		{"E541", "enclaved itself stood still while the job's nodes were waiting for it: stopped, swapped out, or its machine paused.", effectRequeued, "Nothing, once. If it lasts: what holds the controller up, memory or disk?"},
 		{"E546", "The verifier can't judge evidence: its clock is behind what AMD has signed, its revocation lists are out of date or of another root, or its certificate store can't be read.", "Taken for nobody's fault: no node is drained, jobs wait; jobs that run are asked again until their GO ends.", "Admin, on the controller: is the clock right (NTP)? enclave certs show names what is out of date, enclave certs sync fetches it. With too many open files the log of enclaved says so."},
 		{"E547", "A program of ours on this host may open no more files.", effectDrained + " A job that runs goes on until its GO ends.", "Raise LimitNOFILE of slurmd.service, or find what has the files open (fs.file-nr)."},
+		{"E542", "The job's nodes gave up waiting for the verifier before it had decided, and its tasks failed at the gate.", effectRequeued, "Nothing, once. If it lasts: is enclaved overloaded or stopped, or limits.barrier_seconds not the same on nodes and controller?"},
 		{"E530", "The same check failed on all nodes of a job, or on many nodes within minutes.", "Taken for a fault of the policy: no node is drained for it, those of the window are resumed, jobs wait.", "Admin: correct the policy (a new firmware or image everywhere?), then the jobs start by themselves."},
 	}
 }

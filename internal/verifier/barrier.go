@@ -25,7 +25,11 @@ const chorus = time.Second
 // have sent meanwhile lies unread then, and silence is no fault of theirs.
 const standstill = 5 * pollJob
 
-const codeSlept enclave.Code = "E541"
+// Codes of starts that enclaved was too late for.
+const (
+	codeSlept  enclave.Code = "E541"
+	codeGaveUp enclave.Code = "E542"
+)
 
 // event is why the watcher looks at a start.
 type event int
@@ -37,6 +41,7 @@ const (
 	deadline
 	slept    // the deadline passed while enclaved stood still
 	dead     // Slurm says that the job is over
+	gaveUp   // and that it failed: its nodes waited no longer, and the gate refused its tasks
 	shutdown // of enclaved
 )
 
@@ -67,10 +72,10 @@ func (v *Verifier) watch(s *start) {
 		switch {
 		case e == deadline && stood:
 			e = slept
-		case e == polled && v.alive(s):
-			continue
 		case e == polled:
-			e = dead
+			if e = v.ask(s); e == polled {
+				continue
+			}
 		}
 		switch v.step(s, e) {
 		case wait:
@@ -84,12 +89,24 @@ func (v *Verifier) watch(s *start) {
 	}
 }
 
-// alive asks Slurm. No answer is no proof of death.
-func (v *Verifier) alive(s *start) bool {
+// ask asks Slurm, and gives polled when the job is as it was. No answer is no proof of death.
+func (v *Verifier) ask(s *start) event {
 	ctx, cancel := context.WithTimeout(v.life, pollJob)
 	defer cancel()
 	state, err := v.Site.JobState(ctx, s.plan.Job.Job)
-	return err != nil || state.Alive
+	if err != nil || state.Alive {
+		return polled
+	}
+	return ended(state)
+}
+
+// ended tells a job that was ended from one whose prologs gave up. Nothing of a start that is not decided runs but
+// what the gate refuses, and that fails.
+func ended(state enclave.JobState) event {
+	if state.State == "FAILED" {
+		return gaveUp
+	}
+	return dead
 }
 
 // step looks at a start after an event, and says how it was decided: wait and listen are no
@@ -169,6 +186,8 @@ func (s *start) why(e event) *enclave.Refusal {
 	switch e {
 	case dead:
 		return enclave.Refuse("E503", enclave.FaultRequest, "job %s is no longer alive in Slurm", k)
+	case gaveUp:
+		return enclave.Refuse(codeGaveUp, enclave.FaultService, "the nodes of job %s did not wait for the verifier's decision", k)
 	case slept:
 		return enclave.Refuse(codeSlept, enclave.FaultService, "enclaved stood still while the nodes of job %s were waiting", k)
 	case shutdown:

@@ -23,7 +23,7 @@ func (v *Verifier) Settled(ctx context.Context, k enclave.JobKey) (api.Settlemen
 	s := v.starts[k]
 	if s != nil && (s.phase == first || s.phase == second) {
 		v.mu.Unlock()
-		v.stopAll(s, enclave.Refuse("E503", enclave.FaultRequest, "job %s ended while it was starting", k))
+		v.stopAll(s, v.cutShort(ctx, s))
 		select {
 		case <-s.decided:
 		case <-ctx.Done():
@@ -43,6 +43,16 @@ func (v *Verifier) Settled(ctx context.Context, k enclave.JobKey) (api.Settlemen
 		return api.Settlement{}, ledgerRefusal(err)
 	}
 	return v.settle(ctx, e, requeued)
+}
+
+// cutShort is why a start is over that nobody has decided. A state that can't be had is an end by somebody's will,
+// for a job that its owner has cancelled must not come back.
+func (v *Verifier) cutShort(ctx context.Context, s *start) *enclave.Refusal {
+	state, err := v.Site.JobState(ctx, s.plan.Job.Job)
+	if err == nil && ended(state) == gaveUp {
+		return s.why(gaveUp)
+	}
+	return enclave.Refuse("E503", enclave.FaultRequest, "job %s ended while it was starting", s.plan.Job.JobKey)
 }
 
 // meant finds the start that EpilogSlurmctld speaks of. When Slurm has put the job back itself,

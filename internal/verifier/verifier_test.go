@@ -315,6 +315,27 @@ func TestBarriers(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, s.Requeued)
 	})
+	bubble(t, "a job whose nodes waited no longer goes back, one that was cancelled does not", func(t *testing.T, w *world) {
+		for id, c := range map[uint32]struct{ state, told string }{7: {"FAILED", "E542 service"}, 8: {"CANCELLED", "E503 request"}} {
+			for _, settled := range []bool{false, true} {
+				k := w.register(job(id+10*map[bool]uint32{true: 1}[settled], "n1", "n2"))
+				waits := make(chan error, 1)
+				go func() { waits <- w.bringUp(t.Context(), k, "n1") }()
+				synctest.Wait()
+				w.site.SetJob(k.Job, enclave.JobState{State: c.state, Batch: true})
+				if !settled { // Slurm is asked while the barrier is open
+					assert.Equal(t, c.told, told(<-waits))
+				}
+				s, err := w.v.Settled(t.Context(), k)
+				require.NoError(t, err)
+				if settled {
+					assert.Equal(t, c.told, told(<-waits))
+				}
+				assert.Equal(t, c.state == "FAILED", s.Requeued)
+			}
+		}
+		assert.Empty(t, w.site.Drained())
+	})
 	bubble(t, "a node that never spoke is nobody's fault, and an alarm at the third time", func(t *testing.T, w *world) {
 		for i := range uint32(4) {
 			k := w.register(job(7+i, "n1", "n2"))

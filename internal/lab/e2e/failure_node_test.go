@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"os/exec"
 	"strconv"
 	"testing"
 	"time"
@@ -13,7 +14,8 @@ import (
 // cable pulls the cable of a node's first card, or plugs it in.
 func cable(t *testing.T, node, updown string) {
 	t.Helper()
-	c := execCommand(t, []string{"nsenter", "--target", strconv.Itoa(state(t).Supervisor), "--net", "--", "ip", "link", "set", "lab-" + node, updown})
+	// A cleanup plugs it in, when the test's context is over.
+	c := exec.Command("nsenter", "--target", strconv.Itoa(state(t).Supervisor), "--net", "--", "ip", "link", "set", "lab-"+node, updown)
 	out, err := c.CombinedOutput()
 	require.NoError(t, err, string(out))
 }
@@ -26,7 +28,7 @@ func crash(t *testing.T, mounts string) {
 cat >/run/mounts; awk 'NR==FNR {old[$1]; next} !($1 in old) {print $5}' /run/mounts /proc/self/mountinfo | tac | while read -r m; do umount "$m"; done; rm /run/mounts
 for l in $(ip -o link | grep -o 'enc[0-9]*'); do ip link del $l; done
 nft flush ruleset
-for v in -4 -6; do for r in $(ip $v rule | grep -v 'lookup \(local\|main\|default\)' | cut -d: -f1); do ip $v rule del pref $r; done; done
+for v in -4 -6; do for r in $(ip $v rule | cut -d: -f1 | grep -vx '0\|32766\|32767'); do ip $v rule del pref $r; done; done
 rm -rf /run/slurm-enclave`)
 	require.Zero(t, r.status, "%s", r)
 	eventually(t, 20*time.Second, func() bool { return daemonOf(t, "n2", "slurmd").End != "" }, func() string { return "slurmd lives" })

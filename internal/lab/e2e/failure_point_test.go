@@ -30,8 +30,9 @@ func points() []point {
 // whose deadline is after 20 s.
 const slowness = "12000"
 
-// lives is a job that goes on when its owner says so, and then prints a line for each node.
-const lives = `until [ -e ~/go-on-$SLURM_JOB_ID ]; do sleep 0.2; done; srun sh -c 'echo $(hostname) lives'`
+// lives is a job that goes on when its owner says so, and then prints a line for each node. Its step has begun before:
+// a slurmctld that has just started makes srun wait two minutes for a new one.
+const lives = `srun sh -c "until [ -e ~/go-on-$SLURM_JOB_ID ]; do sleep 0.2; done; echo \$(hostname) lives"`
 
 func inProlog(t *testing.T) (id string, goOn func()) {
 	t.Helper()
@@ -53,7 +54,7 @@ func inJob(t *testing.T) (id string, goOn func()) {
 		on(t, "n0", "root", "scancel", id)
 		on(t, "login", "alice", "rm", "-f", "go-on-"+id)
 	})
-	started(t, id, "alice", "n1")
+	started(t, id, "alice", "n2") // the batch script is on n1, the step on all
 	return id, func() { must(t, "login", "alice", "touch", "go-on-"+id) }
 }
 
@@ -152,7 +153,7 @@ func saved(t *testing.T) {
 	t.Helper()
 	must(t, "n0", "root", "touch", "/run/marker")
 	eventually(t, 60*time.Second, func() bool {
-		return must(t, "n0", "root", "find", "/var/spool/slurmctld/job_state", "-newer", "/run/marker") != ""
+		return on(t, "n0", "root", "find", "/var/spool/slurmctld/job_state", "-newer", "/run/marker").out != ""
 	}, func() string { return must(t, "n0", "root", "ls", "-la", "/var/spool/slurmctld") })
 }
 

@@ -50,7 +50,9 @@ func TestFailuresOfASlurmctldThatForgets(t *testing.T) {
 		// The next job gets the number of the one that is forgotten, and is put back once for that.
 		p := promise{job: "COMPLETED", starts: "(" + firsts[i] + ")(; refused E[0-9]+)?; simulated"}
 		f.row(t, "slurmctld is killed and forgets the job, "+at.name, p, func(t *testing.T) string {
-			saved(t)
+			await(t, submit(t, "alice", "true", "--partition=cpu-sev"), "COMPLETED")
+			idle(t)
+			anew(t, "n0", "slurmctld", "TERM") // it saves what it knows
 			must(t, "n0", "root", "sh", "-c", "rm -rf /root/before && cp -a "+stateSave+" /root/before")
 			id, goOn := at.at(t)
 			forget(t)
