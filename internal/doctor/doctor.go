@@ -27,11 +27,12 @@ type Symptom struct {
 
 // Files are files of this host. Read gives fs.ErrNotExist for one that is not there; Glob is
 // glob(3), no match is no error; Secure is nil when nobody but root could have chosen what a
-// path leads to.
+// path leads to; Hidden is nil for a directory that is root's and that nobody else may enter.
 type Files interface {
 	Read(name string) ([]byte, error)
 	Glob(pattern string) ([]string, error)
 	Secure(name string) error
+	Hidden(name string) error
 }
 
 // Site is what the rules look at.

@@ -128,7 +128,7 @@ func breakages() map[string]breakage {
 			s.Files = f
 		}, code: "E042"}, //nolint:forcetypeassert // it is
 		"ssh that passes by the job":    {file: "/etc/pam.d/sshd", to: "account required pam_slurm_adopt.so\n", code: "E044", fix: "line 1: account required pam_slurm_adopt.so action_adopt_failure=deny"},
-		"preemption by QOS":             {file: conf, from: "SlurmUser", to: "PreemptType=preempt/qos\nSlurmUser", code: "E046", fix: "PreemptType=preempt/partition_prio"},
+		"preemption by QOS":             {file: conf, from: "SlurmUser", to: "PreemptType=preempt/qos\nPreemptMode=REQUEUE\nSlurmUser", code: "E046", fix: "PreemptType=preempt/partition_prio"},
 		"a slurmctld that was not told": {change: func(s *doctor.Site) { s.Live = map[string]string{"prologflags": "Alloc"} }, code: "E045", fix: "scontrol reconfigure"},
 		"namespaces that are not made":  {change: func(s *doctor.Site) { s.Config.Storage.Isolation = "namespace" }, code: "E323", fix: "JobContainerType=job_container/tmpfs"},
 	}

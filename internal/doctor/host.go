@@ -25,6 +25,7 @@ func hostRules() []rule {
 		}},
 		{name: "this node's name", code: "E048", node: true, judge: ownName},
 		{name: "closed at boot", code: "E051", node: true, judge: closedAtBoot},
+		{name: "the file system is hidden", code: "E301", node: true, judge: hidden},
 		{name: "sockets that no tunnel carries", code: "E052", warn: true, node: true, judge: keptOut},
 		{name: "core dumps", code: "E053", warn: true, node: true, judge: coreDumps},
 		{name: "slurmrestd", code: "E054", judge: restDriver},
@@ -64,6 +65,18 @@ func closedAtBoot(s Site) verdict {
 		return verdict{well: "slurmd.service requires " + unit}
 	}
 	return verdict{bad: unit + " is not enabled: slurmd would start on a node that nobody has closed after a crash", fix: "systemctl enable " + unit}
+}
+
+// hidden: what lies below is the whole file system, all tenants'. With Lustre's own mounts there is nothing to hide.
+func hidden(s Site) verdict {
+	if s.Config.Storage.Backend != "bind" {
+		return verdict{well: "storage.backend is " + s.Config.Storage.Backend + ": it is mounted for each job, and only in part"}
+	}
+	parent := path.Dir(s.Config.Storage.Source)
+	if err := s.Files.Hidden(parent); err != nil {
+		return verdict{bad: err.Error() + ": users reach all tenants' data through it", fix: "chown root:root " + parent + " && chmod 0700 " + parent}
+	}
+	return verdict{well: parent + " is root's alone"}
 }
 
 // keptOut: a user's socket() loads a module that is not kept out.

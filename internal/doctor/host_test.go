@@ -32,6 +32,12 @@ func breakagesOfNodes() map[string]breakage {
 			f.Insecure = []string{"/etc/slurm-enclave/enclave-node"}
 			s.Files = f
 		}, code: "E055", fix: "chown root:root /etc/slurm-enclave/enclave-node"},
+		"a file system that users can enter": {change: func(s *doctor.Site) {
+			onNode(s)
+			f := s.Files.(doctortest.Files) //nolint:forcetypeassert // it is
+			f.Exposed = []string{"/mnt/site"}
+			s.Files = f
+		}, code: "E301", fix: "chmod 0700 /mnt/site"},
 		"a host that slurm.conf does not know":     {change: func(s *doctor.Site) { s.Node, s.Host = true, "blade7" }, code: "E048", fix: "NodeHostname=blade7"},
 		"a marker on a node of another partition":  {change: func(s *doctor.Site) { s.Node, s.Host = true, "c2" }, code: "E048", fix: "add c2 to Nodes"},
 		"a node that is not closed at boot":        {file: "/etc/systemd/system/slurmd.service.requires/enclave-host.service", from: whole, change: onNode, code: "E051", fix: "systemctl enable enclave-host.service"},

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,16 +42,20 @@ func unpreempted(s Site, v string) bool {
 }
 
 // byQOS: with preempt/qos Slurm asks the QOS of the two jobs, and no partition. What is in them, slurm.conf does
-// not tell. An enclave that is preempted by requeue or cancel is taken down as any other.
+// not tell. An enclave that is preempted by requeue or cancel is taken down as any other. Source: preempt_p_preemptable
+// of preempt_qos.c; tried with 22.05 and 24.11.
 func byQOS(s Site) verdict {
 	const key = "PreemptType"
 	v, ok := s.Conf.Get(key)
 	if !ok || v.Text != "preempt/qos" {
 		return verdict{well: "PreemptType is not preempt/qos"}
 	}
-	mode, _ := s.Conf.Get("PreemptMode")
+	mode, on := s.Conf.Get("PreemptMode")
+	if !on || strings.EqualFold(mode.Text, "OFF") {
+		return verdict{well: "PreemptMode is OFF for the cluster"}
+	}
 	return verdict{
-		bad: fmt.Sprintf("%s: PreemptMode=OFF of the enclave partitions does not count, a QOS with Preempt= ends (or with %s suspends) their jobs", where(v, ok, key), cmp.Or(mode.Text, "SUSPEND")),
+		bad: fmt.Sprintf("%s: PreemptMode=OFF of the enclave partitions does not count there, a QOS with Preempt= takes the nodes of their jobs (%s)", where(v, ok, key), where(mode, on, "PreemptMode")),
 		fix: "sacctmgr modify qos NAME set Preempt= for those that may be used there, or write in " + v.Where() + ": PreemptType=preempt/partition_prio",
 	}
 }

@@ -18,10 +18,12 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/slurmconf"
 )
 
-// Files are a host's files by path; those in Insecure could have been written by others than root.
+// Files are a host's files by path; those in Insecure could have been written by others than root, directories in
+// Exposed can be entered by them.
 type Files struct {
 	Text     map[string]string
 	Insecure []string
+	Exposed  []string
 }
 
 // Read gives a file.
@@ -51,6 +53,14 @@ func (f Files) Glob(pattern string) ([]string, error) {
 func (f Files) Secure(name string) error {
 	if slices.Contains(f.Insecure, name) {
 		return errors.New(name + " can be written by others")
+	}
+	return nil
+}
+
+// Hidden is nil for a directory that root alone may enter.
+func (f Files) Hidden(name string) error {
+	if slices.Contains(f.Exposed, name) {
+		return errors.New(name + " is of mode 0755")
 	}
 	return nil
 }
@@ -147,6 +157,7 @@ func Site(f Files) (doctor.Site, error) {
 		return doctor.Site{}, err
 	}
 	c := config.Default()
+	c.Storage.Source = "/mnt/site/lustre"
 	c.Cluster, c.Partitions, c.Slurm.SrunPorts = "mycluster", []string{"cpu-sev"}, config.PortRange{First: 61001, Last: 61200}
 	s := doctor.Site{Config: c, Files: f, Conf: conf}
 	for i, name := range []string{"n1", "n2", "n3"} {

@@ -34,6 +34,19 @@ func (Configuration) Read(name string) ([]byte, error) { return file.Read(name, 
 // Secure is nil when nobody but root could have chosen what the path leads to.
 func (c Configuration) Secure(name string) error { return c.Trust.Secure(name) }
 
+// Hidden is nil for a directory that is root's, and that nobody else may enter.
+func (c Configuration) Hidden(name string) error {
+	info, err := os.Lstat(name)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || st.Uid != c.Trust.Owner || st.Mode&0o7777 != 0o700 {
+		return fmt.Errorf("%s is not a directory of root's with mode 0700 (%s)", name, info.Mode())
+	}
+	return nil
+}
+
 // Glob is glob(3) for patterns of * and ?: a wildcard at the beginning of a name does not match
 // a dot, which it does in Go.
 func (Configuration) Glob(pattern string) ([]string, error) {

@@ -312,3 +312,20 @@ func TestParseSockets(t *testing.T) {
 		require.Error(t, err, bad)
 	}
 }
+
+func TestHidden(t *testing.T) {
+	c := survey.Configuration{Trust: file.Trust{Owner: uint32(os.Getuid())}}
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o700))
+	require.NoError(t, c.Hidden(dir))
+	for _, mode := range []os.FileMode{0o755, 0o710, 0o701, 0o500, 0o700 | os.ModeSticky} {
+		require.NoError(t, os.Chmod(dir, mode))
+		require.ErrorContains(t, c.Hidden(dir), dir, mode)
+	}
+	require.NoError(t, os.Chmod(dir, 0o700))
+	link := filepath.Join(t.TempDir(), "link")
+	require.NoError(t, os.Symlink(dir, link))
+	require.Error(t, c.Hidden(link), "what a link leads to may change")
+	require.ErrorIs(t, c.Hidden(dir+"/gone"), os.ErrNotExist)
+	require.Error(t, survey.Configuration{Trust: file.Trust{Owner: uint32(os.Getuid()) + 1}}.Hidden(dir))
+}

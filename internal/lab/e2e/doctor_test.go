@@ -94,6 +94,7 @@ func TestDoctorOnANodeFindsWhatTheNodeLacks(t *testing.T) {
 		unit   = "/lib/systemd/system/nftables.service"
 		rules  = "/etc/nftables.conf"
 		marker = "/etc/slurm-enclave/enclave-node"
+		hidden = "/srv/enclave-fs"
 	)
 	put := func(path, text string) {
 		was := on(t, "n1", "root", "cat", path)
@@ -114,6 +115,8 @@ func TestDoctorOnANodeFindsWhatTheNodeLacks(t *testing.T) {
 	t.Cleanup(func() { must(t, "n1", "root", "rm", "-r", "/run/systemd") })
 	must(t, "n1", "root", "chmod", "666", marker)
 	t.Cleanup(func() { must(t, "n1", "root", "chmod", "644", marker) })
+	must(t, "n1", "root", "chmod", "755", hidden)
+	t.Cleanup(func() { must(t, "n1", "root", "chmod", "700", hidden) })
 	found, status := examined(t, "n1")
 	assert.Equal(t, 1, status)
 	told := map[string]string{}
@@ -126,5 +129,6 @@ func TestDoctorOnANodeFindsWhatTheNodeLacks(t *testing.T) {
 	assert.Contains(t, told["E050"], rules+" line 4")
 	assert.Contains(t, told["E051"], "enclave-host.service")
 	assert.Contains(t, told["E055"], marker)
+	assert.Contains(t, told["E301"], hidden)
 	assert.NotContains(t, told, "E048")
 }
