@@ -149,8 +149,25 @@ func (v *Verifier) brokenLate(ctx context.Context, s *start, x *seat) (api.Broke
 	}
 	v.mu.Lock()
 	x.denial = final
+	went, weak := s.phase == released, s.weak
 	v.mu.Unlock()
+	if went {
+		v.recant(context.WithoutCancel(ctx), s.plan, x.node.Name, weak, final)
+	}
 	return api.BrokenAnswer{Refusal: *final}, nil
+}
+
+// recant puts on record that a start which was let in was not kept: a node broke before it could let its
+// tasks in. Its prolog fails, and Slurm puts the job back.
+func (v *Verifier) recant(ctx context.Context, p ledger.Plan, node string, weak bool, why *enclave.Refusal) {
+	k, now := p.Job.JobKey, time.Now()
+	row := ledger.Verdict{Verdict: enclave.VerdictRefused, Weak: weak, Refusal: why, Members: []ledger.Member{{Node: node, Refusal: why}}}
+	decide := func(ctx context.Context) error { return v.Ledger.Decide(ctx, k, row, now) }
+	if err := decide(ctx); err != nil {
+		v.later.keep(k, "the decision", decide)
+		v.alarm(ctx, codeLedger, err.Error())
+	}
+	v.record(ctx, p, row)
 }
 
 var codeForm = regexp.MustCompile(`^E[0-9]{3}$`)

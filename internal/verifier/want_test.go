@@ -95,6 +95,20 @@ func TestAFullLedger(t *testing.T) {
 	})
 }
 
+func TestANodeBreaksAfterItWasLetIn(t *testing.T) {
+	t.Parallel()
+	bubble(t, "it is drained, and the start is on record as refused", func(t *testing.T, w *world) {
+		k := w.register(job(7, "n1", "n2"))
+		w.all(k, "n1", "n2")
+		assert.Equal(t, "E249 node", told(w.broken(t.Context(), k, "n2", "E249", enclave.FaultNode)))
+		assert.Equal(t, []string{"n2"}, w.site.Drained())
+		e := w.entry(k)
+		assert.Equal(t, enclave.VerdictRefused, e.Verdict)
+		assert.Equal(t, enclave.Code("E249"), e.Refusal.Code)
+		assert.NotContains(t, w.site.Calls(), "end 7.0", "its prolog's failure puts it back")
+	})
+}
+
 func TestAWrongClockOfTheVerifier(t *testing.T) {
 	t.Parallel()
 	for name, ended := range map[string]string{"put back": "ended+3600000", "put forward": "ended-3600000"} {
