@@ -112,6 +112,16 @@ func (n *node) close(ctx context.Context) int {
 	}
 	errs = errors.Join(errs, stage.Down(ctx, n.rooms(), nil))
 	left := n.leftovers(ctx)
+	// slurmd can start the user's login shell for a job that is over (0030), behind the end of its
+	// processes: once more, with what that has left, or a user would have drained the node.
+	for range lateShells {
+		if !somebodyCame(left) || ctx.Err() != nil {
+			break
+		}
+		n.log.Info("a process of the user's came late")
+		errs = errors.Join(errs, stage.Down(ctx, n.rooms(), nil))
+		left = n.leftovers(ctx)
+	}
 	differs := closed.Refuse(left)
 	n.phases["teardown"] = time.Since(started).Milliseconds()
 	report := api.TeardownRequest{
@@ -129,6 +139,14 @@ func (n *node) close(ctx context.Context) int {
 		return exitBroken
 	}
 	return exitFine
+}
+
+// lateShells is how often processes that come while the node is closed are ended: slurmd starts one for
+// each batch launch.
+const lateShells = 3
+
+func somebodyCame(checks []enclave.Check) bool {
+	return slices.ContainsFunc(checks, func(c enclave.Check) bool { return c.Name == "closed.processes" && c.Result == enclave.CheckFail })
 }
 
 // resume opens the journal to write in it what is undone; one that is missing or damaged does

@@ -93,6 +93,9 @@ func TestClear(t *testing.T) {
 		assert.Equal(t, 4, ring, "one key is left, not the one that nobody may see")
 		_, err = unix.KeyctlSearch(session, "user", "ours", 0)
 		require.NoError(t, err)
+		_, err = unix.KeyctlInt(unix.KEYCTL_REVOKE, session, 0, 0, 0)
+		require.NoError(t, err)
+		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice, Count: 1}}), "one that was revoked is no error")
 	})
 	assert.Zero(t, os.Geteuid(), "this process is who it was")
 }
