@@ -140,6 +140,7 @@ func (n *node) plan(t *testing.T, l *lab) {
 		Slurmd:    fence.Server{Addresses: all, Port: 6818},
 		Enclaved:  fence.Server{Addresses: addresses(100), Port: 6830},
 		SrunPorts: fence.PortRange{First: 61001, Last: 61200},
+		Groups:    []netip.Addr{netip.MustParseAddr("239.2.11.71"), netip.MustParseAddr("239.2.11.72"), netip.MustParseAddr("ff05::1:3")},
 		Inbound:   []fence.Service{{Name: "ssh", Proto: "tcp", Port: 22}, {Name: "exporter", Proto: "tcp", Port: 9100}},
 	})
 	require.NoError(t, err)

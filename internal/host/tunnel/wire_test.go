@@ -100,14 +100,14 @@ func (w *wire) clear() {
 	w.mu.Unlock()
 }
 
-// holds says how many frames hold these bytes in clear.
-func (w *wire) holds(payload string) int {
+// holds says how many frames hold these bytes, all of them, in clear.
+func (w *wire) holds(payloads ...string) int {
 	w.settle()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := 0
 	for _, f := range w.frames {
-		if bytes.Contains(f, []byte(payload)) {
+		if !slices.ContainsFunc(payloads, func(p string) bool { return !bytes.Contains(f, []byte(p)) }) {
 			n++
 		}
 	}
