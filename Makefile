@@ -23,7 +23,7 @@ CHARDEN   := -O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_S
 SPANK_C   := $(wildcard spank/*.c)
 SPANK_H   := $(wildcard spank/*.h)
 
-.PHONY: help leak failures build plugin test test-unit test-asan test-e2e test-vm matrix isolation nightly lint bench bench-scale soak demo install install-files uninstall deps tools clean fuzz
+.PHONY: help leak escape failures build plugin test test-unit test-asan test-e2e test-vm matrix isolation nightly lint bench bench-scale soak demo install install-files uninstall deps tools clean fuzz
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -83,6 +83,10 @@ leak: build
 failures: build
 	scripts/failures
 
+## escape   the attempts to get out of a job, at data, gate, keys and the next job, one by one, with controls
+escape: build
+	scripts/escape
+
 ## test-vm  machines with Debian's cloud kernel under QEMU: kernel WireGuard, cgroup v2
 test-vm: build
 	scripts/test-vm
@@ -91,7 +95,7 @@ test-vm: build
 lint: $(LINT)
 	$(LINT) run ./...
 	clang-format --dry-run -Werror $(SPANK_C) $(SPANK_H) $(wildcard scripts/mpi/*.c)
-	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/leak scripts/failures scripts/bench scripts/fuzz scripts/matrix scripts/isolation scripts/nightly scripts/soak internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
+	shellcheck .ci/run scripts/deps scripts/demo scripts/test scripts/test-vm scripts/leak scripts/escape scripts/failures scripts/bench scripts/fuzz scripts/matrix scripts/isolation scripts/nightly scripts/soak internal/host/vmtest/init.sh internal/bench/measure.sh internal/lab/suite/build.sh internal/lab/suite/plugin.sh etc/prolog-slurmctld etc/epilog-slurmctld
 	for f in $(SPANK_C); do $(CC) $(CWARN) -O2 -fanalyzer -DENCLAVE_VERSION='"$(VERSION)"' -fsyntax-only $$f || exit 1; done
 
 $(LINT):

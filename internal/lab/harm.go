@@ -98,7 +98,7 @@ const (
 	// One after another: how long, how many system calls, how much memory; the last by a task that waits to be looked at.
 	harmClient = `a=$(date +%s%N); ` + harmSrun + `true; b=$(date +%s%N); echo $(((b - a) / 10000))
 strace -f -qq -c -o harm.trace ` + harmSrun + `true; awk '$NF == "total" {print $4}' harm.trace; rm -f harm.trace harm.pid; ` + harmSrun + `sh -c 'echo $PPID >harm.new; mv harm.new harm.pid; sleep 2' & srun=$!
-until [ -e harm.pid ]; do sleep 0.05; done; sleep 0.3
+until [ -e harm.pid ]; do sleep 0.05; done; sleep 1
 ` + harmMemory + ` /proc/$srun/status /proc/$srun/smaps_rollup; wait; rm -f harm.pid`
 	harmMemory = `awk '/^VmHWM/ {print $2} /^Private/ {p += $2} END {print p}'`
 	// slurmd's children, one file for each thread.
@@ -156,7 +156,7 @@ func (s State) harmedRun(ctx context.Context, with bool, to map[string][]float64
 
 // stepMemory waits for the task that tells its slurmstepd's number, which root may look into.
 func (s State) stepMemory(ctx context.Context) string {
-	const look = `cd /home/carol; rm -f harm.pid; for i in $(seq 600); do [ -e harm.pid ] && break; sleep 0.05; done; p=$(cat harm.pid); ` + harmMemory + ` /proc/$p/status /proc/$p/smaps_rollup`
+	const look = `cd /home/carol; rm -f harm.pid; for i in $(seq 600); do [ -e harm.pid ] && break; sleep 0.05; done; sleep 1; p=$(cat harm.pid); ` + harmMemory + ` /proc/$p/status /proc/$p/smaps_rollup`
 	said, err := s.as(ctx, "c1", "root", look)
 	if err != nil {
 		return err.Error()

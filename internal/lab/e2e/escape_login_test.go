@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -93,16 +94,16 @@ timeout 2 bash -c 'cat </dev/tcp/`+address(t, "login")+`/7718'
 setsid sleep 7779 &
 } >>`+loginRan+` 2>&1
 `)
-	moved := func(t *testing.T) string {
+	moved := func(t *testing.T, nodes ...string) string {
 		t.Helper()
 		on(t, "login", "alice", "rm", "-f", loginRan)
 		id := submit(t, "alice", "echo in the job", "--partition=cpu", "--account=digimed", "--hold", "--get-user-env", "--output=/dev/null")
-		must(t, "login", "alice", "scontrol", "update", "job="+id, "partition=cpu-sev", "reqnodelist=n1")
+		must(t, "login", "alice", "scontrol", "update", "job="+id, "partition=cpu-sev", fmt.Sprintf("numnodes=%d", len(nodes)), "reqnodelist="+strings.Join(nodes, ","))
 		must(t, "login", "alice", "scontrol", "release", id)
 		return id
 	}
 	t.Run("where the job is admitted, it is in the fence and in the view", func(t *testing.T) {
-		id := moved(t)
+		id := moved(t, "n1")
 		await(t, id, "COMPLETED")
 		idle(t)
 		said := on(t, "login", "alice", "cat", loginRan).out
@@ -120,7 +121,7 @@ setsid sleep 7779 &
 	})
 	t.Run("where su lets nobody in, it does not run", func(t *testing.T) {
 		must(t, "n1", "root", "sed", "-i", "1i account requisite pam_succeed_if.so quiet uid < 1000", "/etc/pam.d/su")
-		id := moved(t)
+		id := moved(t, "n1")
 		await(t, id, "COMPLETED")
 		idle(t)
 		assert.NotContains(t, on(t, "login", "alice", "cat", loginRan).out, "ran on")

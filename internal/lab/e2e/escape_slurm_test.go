@@ -121,6 +121,11 @@ func slurmAttempts(p prison) []attempt {
 		{name: "a signal to another user's job", in: by("login", "bob"), control: owner, try: "scancel -b -s CONT " + p.job + " && echo LOOT"},
 		{name: "a change of another user's job", in: by("login", "bob"), control: owner, try: "scontrol update job=" + p.job + " Comment=seen && echo LOOT"},
 		{name: "the report of another user's job", in: by("login", "bob"), control: owner, try: "enclave report " + p.job + " >/dev/null && echo LOOT"},
+		{name: "ledger, receipts and keys on the controller", in: by("n0", "alice"), control: root, try: "cat /var/lib/slurm-enclave/ledger.db /var/lib/slurm-enclave/verifier.key >/dev/null && echo LOOT"},
+		{
+			name: "the receipt of another user's job", in: by("login", "bob"), control: owner,
+			try: "j=$(sacct -a -X -n -P -r cpu-sev -o JobIDRaw,State | sed -n 's/|COMPLETED$//p' | head -1); enclave receipt export $j -o - >/dev/null && echo LOOT",
+		},
 		{name: "the node's state by the user", in: by("login", "alice"), control: root, try: "scontrol update nodename=n3 comment=x && echo LOOT"},
 		{
 			name: "a trigger of the user's", in: by("login", "alice"), try: trigger,

@@ -25,6 +25,7 @@ func throughKernel() []leakAttempt {
 		at("UDP to an unlisted host by the kernel's thread (io_uring)", refusal, proto("ring", "{outsider}:7700")),
 		at("UDP to a peer by the kernel's thread (io_uring)", silent, proto("ring", "{peer}:7700")),
 		at("TCP to a peer, data of a socket that is closed at once", silent, tcp("{peer}:7700").of(64<<10).with("abandon")),
+		at("TCP fast open to an unlisted host", refusal, tcp("{outsider}:7700").with("fastopen")),
 		at("ping to a peer", silent, proto("ping", "{peer}:0")),
 		at("ping to an unlisted host", refusal, proto("ping", "{outsider}:0")),
 		at("UDP to a peer without gateways (SO_DONTROUTE)", tunnelled, udp("{peer}:7700").with("dontroute")),
