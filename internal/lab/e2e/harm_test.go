@@ -38,8 +38,8 @@ func invocations() [][]string {
 	}
 }
 
-// volatile is what differs from one job to the next.
-var volatile = regexp.MustCompile(`[0-9a-f]{8,}|\d+`)
+// volatile is what differs from one job to the next; since 25.11 a job has an id of letters, too.
+var volatile = regexp.MustCompile(`SLUID=\w+|[0-9a-f]{8,}|\d+`)
 
 // waited is what is said when the job before is not quite over, or the node not ready at once.
 var waited = regexp.MustCompile(`(?m)^.*(queued and waiting for resources|Waiting for resource configuration|are ready for job|has been allocated resources|Pending job allocation \d+|has been revoked\.)\n`)

@@ -63,7 +63,7 @@ func idle2(t *testing.T, node string) {
 // TestRobustASitesOwnRulesAreItsOwn: firewalld is reloaded and routes change while a job runs.
 func TestRobustASitesOwnRulesAreItsOwn(t *testing.T) {
 	idle(t)
-	id := everyone(t, "srun sleep 4; srun --mpi=pmix hostname")
+	id := everyone(t, "srun sleep 4; srun hostname")
 	must(t, "n2", "root", "sh", "-c", `nft 'add table inet firewalld; add chain inet firewalld filter_INPUT { type filter hook input priority 10; }'
 ip rule add pref 20000 fwmark 0x77 lookup 77; ip rule add pref 100 fwmark 0x78 lookup 77; ip route add 10.55.0.0/16 dev lo
 for i in 1 2 3; do nft 'flush table inet firewalld; add rule inet firewalld filter_INPUT ct state established,related accept'; sleep 0.3; done`)

@@ -86,7 +86,11 @@ func TestARequeuedJobGetsANewEnclave(t *testing.T) {
 
 func TestNoSecondJobLandsOnASuspendedEnclave(t *testing.T) {
 	id := submit(t, "alice", "srun -N2 sh -c 'sleep 6; echo $(hostname) lives'", "-p", "cpu-sev", "-N", "2", "-w", "n1,n2")
-	started(t, id, "alice", "n1")
+	// A job that is suspended while its step is being launched does not end on 24.11, nor does one of another partition.
+	for _, node := range []string{"n1", "n2"} {
+		eventually(t, 60*time.Second, func() bool { return on(t, node, "root", "pgrep", "-u", "alice", "-x", "sleep").status == 0 },
+			func() string { return "no task runs on " + node })
+	}
 	must(t, "n0", "root", "scontrol", "suspend", id)
 	second := submit(t, "bob", "touch ran", "-p", "cpu-sev", "-N", "1", "-w", "n1", "--chdir=/home/bob")
 	// Slurm gives the suspended job's nodes away; the prolog there must not let the second job in.
