@@ -27,7 +27,7 @@ func crash(t *testing.T, mounts string) {
 	r := onWithInput(t, "n2", "root", mounts, "sh", "-c", `pkill -KILL -x slurmd; pkill -KILL enclave-keeper; pkill -KILL slurmstepd; pkill -KILL -u alice; sleep 0.3
 cat >/run/mounts; awk 'NR==FNR {old[$1]; next} !($1 in old) {print $5}' /run/mounts /proc/self/mountinfo | tac | while read -r m; do umount "$m"; done; rm /run/mounts
 for l in $(ip -o link | grep -o 'enc[0-9]*'); do ip link del $l; done
-nft flush ruleset
+nft flush ruleset; find /sys/fs/cgroup -mindepth 2 -depth -type d -exec rmdir {} + 2>/dev/null
 for v in -4 -6; do for r in $(ip $v rule | cut -d: -f1 | grep -vx '0\|32766\|32767'); do ip $v rule del pref $r; done; done
 rm -rf /run/slurm-enclave`)
 	require.Zero(t, r.status, "%s", r)

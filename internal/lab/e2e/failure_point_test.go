@@ -3,7 +3,6 @@
 package e2e_test
 
 import (
-	"bufio"
 	"strconv"
 	"strings"
 	"testing"
@@ -67,50 +66,48 @@ func inEpilog(t *testing.T) (id string, goOn func()) {
 	return id, h.goOn
 }
 
-// hold stops a program on a node as soon as it is there.
+// hold keeps a prolog or epilog on a node from beginning.
 type hold struct {
 	t    *testing.T
 	node string
-	pid  string
-	said *bufio.Reader
+	path string // of the program
 }
 
-// holdFlag is there for as long as a node's next program is to be stopped.
-const holdFlag = "/run/hold"
+// Where a held program lies, what it waits for, and its process id, on its node.
+const (
+	heldProgram = "/root/held"
+	heldGate    = "/run/held"
+	heldPID     = "/run/held.pid"
+)
 
-// holdNext waits in the background for the next program of that name.
+// holdNext has a node's next prolog or epilog wait before it does anything. It is no signal that stops it, for
+// the kernel ends stopped programs whose slurmd dies.
 func holdNext(t *testing.T, node, program string) *hold {
 	t.Helper()
-	must(t, node, "root", "touch", holdFlag)
-	argv, err := state(t).Command(node, "root", []string{"sh", "-c", "while [ -e " + holdFlag + " ]; do p=$(pgrep -x -o " + program + ") || continue; kill -STOP $p; echo $p; break; done"})
-	require.NoError(t, err)
-	c := execCommand(t, argv)
-	out, err := c.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, c.Start())
-	h := &hold{t: t, node: node, said: bufio.NewReader(out)}
+	h := &hold{t, node, "/usr/libexec/slurm-enclave/" + program}
+	script := strings.Join([]string{
+		"#!/bin/sh", "/bin/mv " + heldProgram + " " + h.path, "echo $$ >" + heldPID, "read x <" + heldGate, "exec " + h.path + ` "$@"`, "",
+	}, "\n")
+	r := onWithInput(t, node, "root", script, "sh", "-ec", "rm -f "+heldGate+" "+heldPID+"; mkfifo "+heldGate+"; cat >"+h.path+".new; chmod 755 "+h.path+".new; mv "+h.path+" "+heldProgram+"; mv "+h.path+".new "+h.path)
+	require.Zero(t, r.status, "%s", r)
 	t.Cleanup(func() {
-		on(t, node, "root", "rm", "-f", holdFlag)
+		on(t, node, "root", "sh", "-c", "[ ! -e "+heldProgram+" ] || mv "+heldProgram+" "+h.path)
 		h.goOn()
-		_ = c.Wait() // killed with the test's context, unless it was through
+		on(t, node, "root", "rm", "-f", heldGate, heldPID)
 	})
 	return h
 }
 
-// held waits until it stands still.
+// held waits until it is there.
 func (h *hold) held() {
 	h.t.Helper()
-	line, err := h.said.ReadString('\n')
-	require.NoError(h.t, err)
-	h.pid = strings.TrimSpace(line)
+	eventuallyOn(h.t, h.node, "test", "-s", heldPID)
 }
 
-// goOn lets it go on, if it is still there.
+// goOn lets it go on, if it still waits.
 func (h *hold) goOn() {
 	h.t.Helper()
-	if h.pid != "" {
-		on(h.t, h.node, "root", "kill", "-CONT", h.pid)
-	}
+	on(h.t, h.node, "root", "sh", "-c", "[ ! -s "+heldPID+" ] || ! kill -0 $(cat "+heldPID+") || [ ! -p "+heldGate+" ] || timeout 5 sh -c 'echo >"+heldGate+"; rm -f "+heldGate+"'")
 }
 
 // daemonOf is a daemon of the lab as the supervisor sees it.

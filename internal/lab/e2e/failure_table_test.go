@@ -152,7 +152,8 @@ func ends(t *testing.T, id string, p promise) string {
 		}
 		return last == p.job
 	}, func() string {
-		return fmt.Sprintf("job %s is %s, promised is %s\n%s%s", id, last, p.job, on(t, "n0", "root", "scontrol", "show", "job", id), must(t, "n0", "root", "sinfo", "-R"))
+		return fmt.Sprintf("job %s is %s, promised is %s\n%s%s%s", id, last, p.job, on(t, "n0", "root", "scontrol", "show", "job", id),
+			on(t, "login", "alice", "cat", "slurm-"+id+".out"), must(t, "n0", "root", "sinfo", "-R"))
 	})
 	return last
 }
