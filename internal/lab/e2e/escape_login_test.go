@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -118,6 +119,21 @@ setsid sleep 7779 &
 		said := on(t, "login", "alice", "bash", "-c", "cat </dev/tcp/127.0.0.1/7718").out
 		assert.Contains(t, said, loot)
 		assert.Contains(t, on(t, "n1", "alice", "cat", secret).out, loot)
+	})
+	t.Run("where the node denies the job, there is nothing to be reached", func(t *testing.T) {
+		t.Cleanup(func() { resume(t, "n1", "n2", "n3") })
+		reconfigure(t, "/simulated/d")
+		id := moved(t, "n1", "n2", "n3") // all for one reason: nobody's fault, so they deny and are not drained
+		eventually(t, 60*time.Second, func() bool {
+			return strings.Contains(on(t, "login", "alice", "enclave", "why", id).out, "E53")
+		}, func() string { return on(t, "login", "alice", "enclave", "why", id).String() })
+		must(t, "n0", "root", "scancel", id)
+		idle(t)
+		said := on(t, "login", "alice", "cat", loginRan).out
+		t.Logf("the profile of a job that was denied: %q", said)
+		assert.NotContains(t, said, loot)
+		assert.NotRegexp(t, `ran on n1, [1-9]`, said, "no data is there")
+		assert.NotZero(t, on(t, "n1", "root", "pgrep", "-u", "alice").status, "nothing of it is left")
 	})
 	t.Run("where su lets nobody in, it does not run", func(t *testing.T) {
 		must(t, "n1", "root", "sed", "-i", "1i account requisite pam_succeed_if.so quiet uid < 1000", "/etc/pam.d/su")
