@@ -23,6 +23,9 @@ import (
 // closeLimit is how long closing may take, the report included.
 const closeLimit = 60 * time.Second
 
+// epilogPatience is how long an epilog waits for another job's prolog, which may wait for other nodes.
+const epilogPatience = 20 * time.Second
+
 // NodeEpilog closes what the prologs of a job opened on this node, whether they ran, half ran or
 // never ran, and returns the exit status: 1 when something is left, for Slurm then drains the
 // node.
@@ -50,9 +53,15 @@ func NodeEpilog(ctx context.Context, log *logrus.Logger, env func(string) string
 		n.log.WithError(configured).Error("what to take down is not known")
 		return exitBroken
 	}
+	release, busy := n.hold(epilogPatience)
+	if busy == nil {
+		defer release()
+	} else {
+		n.log.WithError(busy).Warn("node not held") // what this job opened is taken down all the same
+	}
 	// After a requeue Slurm already shows the next start's count: the journals know better.
 	status := exitFine
-	if n.anothers() {
+	if n.anothers(busy) {
 		return n.leave()
 	}
 	for _, start := range n.starts() {
@@ -64,10 +73,13 @@ func NodeEpilog(ctx context.Context, log *logrus.Logger, env func(string) string
 
 // anothers says whether the node is another job's that lives, and this one was refused for it: what
 // is open here is the other's to close.
-func (n *node) anothers() bool {
+func (n *node) anothers(busy error) bool {
 	own, err := journal.List(RunDir, n.job.Cluster)
 	if err != nil || slices.ContainsFunc(own, func(k enclave.JobKey) bool { return k.Job == n.job.Job }) {
 		return false
+	}
+	if _, held := enclave.AsRefusal(busy); held {
+		return true
 	}
 	facts, err := survey.Facts(n.job.JobKey, RunDir, uidMin, nil)
 	if err != nil {

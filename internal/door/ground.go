@@ -2,6 +2,7 @@ package door
 
 import (
 	"context"
+	"errors"
 	"os"
 	"time"
 
@@ -41,6 +42,17 @@ func (n *node) ground(ctx context.Context) error {
 		return r
 	}
 	return n.clean(ctx, todo)
+}
+
+// hold holds the node for this prolog or epilog: what one sets up another would take down. Two run at
+// one time only where Slurm was told to put two jobs on a node.
+func (n *node) hold(patience time.Duration) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if release, err = file.Hold(ctx, RunDir); errors.Is(err, file.ErrHeld) {
+		return nil, ground.Occupied("another job's prolog or epilog runs on this node: the partition is not OverSubscribe=EXCLUSIVE")
+	}
+	return release, err
 }
 
 // gateOf is nil where slurmd loads the gate of this release.

@@ -58,24 +58,29 @@ func (n *node) open(ctx context.Context) *enclave.Refusal {
 	if !slices.Contains(n.config.Partitions, n.job.Partition) {
 		return enclave.Refuse("E120", enclave.FaultRequest, "this node takes jobs of %v only, not of partition %q", n.config.Partitions, n.job.Partition)
 	}
+	release, err := n.hold(time.Second)
+	if err != nil {
+		return n.refused(ctx, err)
+	}
+	defer release()
 	limit := n.config.Limits.Barrier() + openMargin
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := n.timed("ground", func() error { return n.ground(ctx) }); err != nil {
+	if err = n.timed("ground", func() error { return n.ground(ctx) }); err != nil {
 		return n.refused(ctx, err)
 	}
-	if err := n.begin(ctx); err != nil {
+	if err = n.begin(ctx); err != nil {
 		return n.refused(ctx, err)
 	}
 	defer func() { _ = n.journal.Leave() }()
 	defer n.keys.Wipe()
-	if err := n.attested(ctx); err != nil {
+	if err = n.attested(ctx); err != nil {
 		return n.refused(ctx, err)
 	}
-	if err := stage.Up(ctx, n.rooms(), nil); err != nil {
+	if err = stage.Up(ctx, n.rooms(), nil); err != nil {
 		return n.refused(ctx, err)
 	}
-	if err := n.admitted(ctx); err != nil {
+	if err = n.admitted(ctx); err != nil {
 		down := stage.Down(context.WithoutCancel(ctx), n.rooms(), nil)
 		return n.refused(ctx, errors.Join(err, down))
 	}

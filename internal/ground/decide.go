@@ -30,7 +30,7 @@ type Process struct {
 type Facts struct {
 	Job      enclave.JobKey
 	Journals []Open
-	Live     []uint32  // jobs with a slurmstepd
+	Live     []uint32  // jobs with a slurmstepd, or with a keeper and GO
 	Foreign  []Process // of people, not of the allowed
 }
 
@@ -50,9 +50,7 @@ func Decide(f Facts) (Decision, *enclave.Refusal) {
 			continue // only its report is still to be delivered
 		}
 		if j.Record.Job != f.Job.Job && slices.Contains(f.Live, j.Record.Job) {
-			r := enclave.Refuse(CodeSuspended, enclave.FaultService, "job %d is still on this node, probably suspended", j.Record.Job)
-			r.Check, r.Fix = "journal", "end or resume it"
-			return Decision{}, r
+			return Decision{}, Occupied(fmt.Sprintf("job %d is still on this node: suspended, or the partition is not OverSubscribe=EXCLUSIVE", j.Record.Job))
 		}
 		d.Clean = append(d.Clean, j.Record)
 	}
@@ -64,6 +62,13 @@ func Decide(f Facts) (Decision, *enclave.Refusal) {
 	}
 	slices.SortFunc(d.Kill, func(a, b enclave.UIDRange) int { return int(int64(a.Start) - int64(b.Start)) })
 	return d, nil
+}
+
+// Occupied refuses a job on a node that is another's. That is nobody's fault; the job waits.
+func Occupied(why string) *enclave.Refusal {
+	r := enclave.Refuse(CodeSuspended, enclave.FaultService, "%s", why)
+	r.Check, r.Fix = "journal", "end or resume the other job; enclave doctor"
+	return r
 }
 
 // StillForeign refuses the node when processes are left that were to end.
@@ -98,9 +103,13 @@ var stepd = regexp.MustCompile(`^slurmstepd: \[([0-9]{1,10})(?:\+[0-9]+)?\.[A-Za
 // LiveJobs finds the jobs that have a slurmstepd. Root alone counts: a user can give a process
 // any title.
 func LiveJobs(processes []Process) []uint32 {
+	return named(stepd, processes)
+}
+
+func named(title *regexp.Regexp, processes []Process) []uint32 {
 	var live []uint32
 	for _, p := range processes {
-		m := stepd.FindStringSubmatch(p.Title)
+		m := title.FindStringSubmatch(p.Title)
 		if p.UID != 0 || m == nil {
 			continue
 		}
@@ -111,6 +120,15 @@ func LiveJobs(processes []Process) []uint32 {
 	}
 	slices.Sort(live)
 	return live
+}
+
+// keeper is the title of a job's keeper: "/usr/libexec/slurm-enclave/enclave-keeper 4711.0".
+var keeper = regexp.MustCompile(`^/[^ ]*/enclave-keeper ([0-9]{1,10})\.[0-9]{1,10}$`)
+
+// KeptJobs finds the jobs that have a keeper, which lives from the prolog to the epilog. A job has no
+// slurmstepd yet when its prolog is over.
+func KeptJobs(processes []Process) []uint32 {
+	return named(keeper, processes)
 }
 
 // Journals reads every journal below base. A journal that is not there although its directory is

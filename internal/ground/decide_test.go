@@ -96,6 +96,17 @@ func TestAfterwards(t *testing.T) {
 	assert.NotEmpty(t, ground.Uncleaned(key(5, 0), errors.New("x")).Fix)
 }
 
+func TestKeptJobs(t *testing.T) {
+	assert.Equal(t, []uint32{7, 4711}, ground.KeptJobs([]ground.Process{
+		{UID: 0, Title: "/usr/libexec/slurm-enclave/enclave-keeper 4711.0"},
+		{UID: 0, Title: "/usr/libexec/slurm-enclave/enclave-keeper 7.3"},
+		{UID: 2001, Title: "/usr/libexec/slurm-enclave/enclave-keeper 8.0"},
+		{UID: 0, Title: "grep /x/enclave-keeper 9.0"},
+		{UID: 0, Title: "/usr/libexec/slurm-enclave/enclave-keeper 10"},
+		{UID: 0, Title: "/usr/libexec/slurm-enclave/enclave-keeper 0.0"},
+	}))
+}
+
 func TestLiveJobs(t *testing.T) {
 	live := ground.LiveJobs([]ground.Process{
 		{UID: 0, Title: "slurmstepd: [4711.extern]"},

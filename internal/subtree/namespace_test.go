@@ -23,6 +23,15 @@ func TestEnter(t *testing.T) {
 		assert.Contains(t, h.String(), "/lustre lustre /proj/tena site rw,nosuid,nodev\n")
 		assert.Contains(t, h.String(), "/var/lib/hidden tmpfs / slurm-enclave:4711.0 ro,nosuid,nodev\n")
 	})
+	t.Run("homes of the tenant's own are in it", func(t *testing.T) {
+		h, r := node(), request()
+		r.HomeKeep, r.HomeTree = "", "home"
+		p, err := subtree.NewPlan(config(), r)
+		require.NoError(t, err)
+		_, err = room(h).Enter(t.Context(), p)
+		require.NoError(t, err)
+		assert.Contains(t, h.String(), "/home lustre /proj/tena/home site rw,nosuid,nodev\n")
+	})
 	t.Run("mounts of other namespaces neither come nor go", func(t *testing.T) {
 		h := node()
 		h.Table[0].Shared = true

@@ -9,10 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/gate"
 	"github.com/slurm-enclave/slurm-enclave/internal/ground"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/file"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
@@ -133,7 +135,13 @@ func Facts(job enclave.JobKey, base string, least uint32, allow []enclave.UIDRan
 			roots = append(roots, ground.Process{PID: p.PID, UID: p.UID, Title: process.Title(p.PID)})
 		}
 	}
-	return ground.Facts{Job: job, Journals: journals, Live: ground.LiveJobs(roots), Foreign: foreign(list, least, allow)}, nil
+	live := ground.LiveJobs(roots)
+	for _, kept := range ground.KeptJobs(roots) {
+		if (gate.Directory{Path: filepath.Join(base, "gate")}).Admitted(kept) && !slices.Contains(live, kept) {
+			live = append(live, kept)
+		}
+	}
+	return ground.Facts{Job: job, Journals: journals, Live: live, Foreign: foreign(list, least, allow)}, nil
 }
 
 // Foreign lists the processes that Facts calls foreign, to look again after they were to end.
