@@ -35,7 +35,7 @@ func releaseRows(t *testing.T) map[string]func(*testing.T) string {
 		"what `sbatch` prints of a refusal":                  submitWords,
 		"why a requeued job waits":                           requeueReason,
 		"cgroup plugins":                                     plugins(`cgroup_(v\d)`),
-		"job namespaces beside node isolation":               jobNamespaces,
+		"job namespace plugins":                              plugins(`((?:job_container|namespace)_(?:tmpfs|linux))`),
 		"what slurmd says of cgroup/v1":                      oldCgroups,
 		"API versions of slurmrestd":                         plugins(`(?:openapi_|data_parser_)(v0_0_\d+)`),
 		"the one that is used":                               restVersion,
@@ -140,11 +140,15 @@ const (
 
 func nodeScripts(t *testing.T) string {
 	t.Helper()
-	again := func() { restartSlurmd(t, "c1") }
+	again := func() { require.NoError(t, labCommand("restart", "c1", "slurmd").Run()) }
 	kept(t, "c1", plainSlurmConf, again)
 	must(t, "c1", "root", "sh", "-c", `printf '#!/bin/sh\nenv | cut -d = -f 1 >/root/$SLURM_SCRIPT_CONTEXT.names\n' >/root/names && chmod 755 /root/names
 		rm -f /root/*.names; sed -i 's,^Prolog=.*,Prolog=/root/names,;s,^Epilog=.*,Epilog=/root/names,' `+plainSlurmConf)
 	again()
+	up := func() bool {
+		return strings.Contains(must(t, "n0", "root", "sinfo", "-h", "-N", "-n", "c1", "-o", "%T"), "idle")
+	}
+	eventually(t, 30*time.Second, up, func() string { return "c1 is not idle" })
 	await(t, submit(t, "alice", "true", "--partition=cpu", "--nodelist=c1", "--comment=hello"), "COMPLETED")
 	files := "/root/prolog_slurmd.names /root/epilog_slurmd.names"
 	eventually(t, 30*time.Second, func() bool { return on(t, "c1", "root", "sh", "-c", "ls "+files).status == 0 },
