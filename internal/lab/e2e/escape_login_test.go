@@ -17,7 +17,7 @@ const (
 	// tellLogin is a login profile that says whether it runs in a step: there, setuid programs give nothing.
 	tellLogin = "grep -q 'NoNewPrivs:.*0' /proc/self/status && echo LOOT >>" + loginRan + " || echo in a step >>" + loginRan + "\n"
 	// suLetsIn: the lab's users stand in no shadow file, for which su would send them away.
-	suLetsIn = "cp /etc/pam.d/su /root/su.kept; printf 'auth sufficient pam_rootok.so\\naccount required pam_permit.so\\nsession required pam_permit.so\\n' >/etc/pam.d/su"
+	suLetsIn = "cp /etc/pam.d/su /root/su.kept; cp /etc/pam.d/su-l /root/su-l.kept; printf 'auth sufficient pam_rootok.so\\naccount required pam_permit.so\\nsession required pam_permit.so\\n' >/etc/pam.d/su"
 )
 
 // profile gives alice a login profile, and lets su start it on the hosts.
@@ -27,7 +27,9 @@ func profile(t *testing.T, text string) {
 	t.Cleanup(func() { on(t, "login", "alice", "rm", "-f", "/home/alice/.bash_profile", loginRan) })
 	for _, host := range []string{"n1", "c1"} {
 		must(t, host, "root", "sh", "-c", suLetsIn)
-		t.Cleanup(func() { must(t, host, "root", "mv", "/root/su.kept", "/etc/pam.d/su") })
+		t.Cleanup(func() {
+			must(t, host, "root", "sh", "-c", "mv /root/su.kept /etc/pam.d/su; mv /root/su-l.kept /etc/pam.d/su-l")
+		})
 	}
 }
 
@@ -68,6 +70,9 @@ func TestEscapeLogin(t *testing.T) {
 		{"SBATCH_GET_USER_ENV in the environment", []string{"SBATCH_GET_USER_ENV=1"}, nil},
 		{"SLURM_GET_USER_ENV in the environment", []string{"SLURM_GET_USER_ENV=1"}, nil},
 	} {
+		if suite() == "forky" && strings.HasSuffix(way.name, "with a time") {
+			continue // sbatch knows no time any more
+		}
 		control := loginJob("cpu", "c1", way.environ, way.options...)
 		attempts = append(attempts, attempt{
 			name: "a login profile before the gate: " + way.name, in: loginJob("cpu-sev", "n1", way.environ, way.options...),
@@ -136,10 +141,15 @@ setsid sleep 7779 &
 		assert.NotZero(t, on(t, "n1", "root", "pgrep", "-u", "alice").status, "nothing of it is left")
 	})
 	t.Run("where su lets nobody in, it does not run", func(t *testing.T) {
-		must(t, "n1", "root", "sed", "-i", "1i account requisite pam_succeed_if.so quiet uid < 1000", "/etc/pam.d/su")
+		must(t, "n1", "root", "sed", "-i", "1i account requisite pam_succeed_if.so quiet uid < 1000", "/etc/pam.d/su", "/etc/pam.d/su-l")
 		id := moved(t, "n1")
-		await(t, id, "COMPLETED")
+		// 22.05 and 24.11 run the job without the environment, 26.05 holds it.
+		eventually(t, 60*time.Second, func() bool {
+			return field(t, id, "JobState") == "COMPLETED" || strings.HasPrefix(field(t, id, "Reason"), "user_env_retrieval_failed")
+		}, func() string { return on(t, "n0", "root", "scontrol", "show", "job", id).out })
+		on(t, "n0", "root", "scancel", id)
 		idle(t)
+		assert.Empty(t, drained(t, "n1"))
 		assert.NotContains(t, on(t, "login", "alice", "cat", loginRan).out, "ran on")
 	})
 }
