@@ -60,49 +60,6 @@ func TestANodeIsOneJobsAtATime(t *testing.T) {
 	must(t, "n1", "root", "rm", tenantTree+"/here")
 }
 
-// Two jobs that Slurm starts on one node in the same moment: neither takes down what the other sets up.
-func TestOfTwoJobsThatStartTogetherOneHasTheNode(t *testing.T) {
-	idle(t)
-	partition(t, "cpu-sev", "OverSubscribe=FORCE:2", "OverSubscribe=EXCLUSIVE")
-	small := []string{"--partition=cpu-sev", "--nodes=1", "--ntasks=1", "--cpus-per-task=1", "--mem=64", "--nodelist=n1", "--hold"}
-	for range 4 {
-		jobs := map[string]string{}
-		for _, user := range []string{"alice", "bob"} {
-			jobs[user] = submit(t, user, "while sleep 1; do echo here >/lustre/here-$SLURM_JOB_ID; done", small...)
-		}
-		must(t, "n0", "root", "scontrol", "release", jobs["alice"]+","+jobs["bob"])
-		wrote := func(user string) bool {
-			return on(t, "n1", "root", "sh", "-c", "cat /srv/enclave-fs/lab/proj/*/here-"+jobs[user]).status == 0
-		}
-		refused := func(user string) bool {
-			return strings.Contains(on(t, "n0", "root", "enclave", "why", jobs[user]).String(), "E206")
-		}
-		var winner, loser string
-		eventually(t, 60*time.Second, func() bool {
-			for w, l := range map[string]string{"alice": "bob", "bob": "alice"} {
-				if wrote(w) && refused(l) {
-					winner, loser = w, l
-				}
-			}
-			return winner != ""
-		}, func() string {
-			return on(t, "n0", "root", "enclave", "why", jobs["alice"]).String() + on(t, "n0", "root", "enclave", "why", jobs["bob"]).String() +
-				must(t, "n1", "root", "tail", "-n", "30", "/var/log/slurm-enclave.log")
-		})
-		assert.False(t, wrote(loser), "%s and %s ran at one time", winner, loser)
-		assert.Contains(t, must(t, "n1", "root", "nft", "list", "tables"), "enclave_"+jobs[winner])
-		assert.NotContains(t, must(t, "n1", "root", "nft", "list", "tables"), "enclave_"+jobs[loser])
-		assert.Empty(t, drained(t, "n1"))
-		eventually(t, 60*time.Second, func() bool {
-			on(t, "n0", "root", "scancel", jobs["alice"], jobs["bob"]) // Slurm forgets one that it hears while it requeues
-			return must(t, "n0", "root", "squeue", "-h") == ""
-		}, func() string { return must(t, "n0", "root", "squeue") })
-		idle(t)
-		must(t, "n1", "root", "sh", "-c", "rm -f /srv/enclave-fs/lab/proj/*/here-*")
-	}
-	assert.Zero(t, on(t, "n1", "root", "enclave", "host", "check").status)
-}
-
 // An enclave's node that a site has given to another partition, too, takes no ordinary job.
 func TestAnOrdinaryJobIsRefusedOnAnEnclavesNode(t *testing.T) {
 	idle(t)
