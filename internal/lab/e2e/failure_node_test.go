@@ -71,10 +71,7 @@ func TestFailuresOfANode(t *testing.T) {
 	})
 	booted := promise{job: "COMPLETED", starts: "[a-z]+( E[0-9]+)?; simulated", drained: map[string]string{"n2": "unexpectedly rebooted"}, meets: "PENDING"}
 	booted.after = func() {
-		must(t, "n2", "root", "pkill", "-TERM", "-x", "slurmd")
 		must(t, "n2", "root", "sh", "-c", "umount "+bootID+" && rm /run/boot_id && enclave host close")
-		begin(t, "n2", "slurmd")
-		idle(t)
 	}
 	f.row(t, "a node boots while a job runs", booted, func(t *testing.T) string {
 		mounts := must(t, "n2", "root", "cat", "/proc/self/mountinfo")
@@ -84,6 +81,11 @@ func TestFailuresOfANode(t *testing.T) {
 		must(t, "n2", "root", "sh", "-c", "echo 12345678-1234-4234-8234-123456789abc >/run/boot_id && mount --bind /run/boot_id "+bootID)
 		must(t, "n2", "root", "enclave", "host", "close") // enclave-host.service, before slurmd
 		must(t, "n2", "root", "sh", "-c", "slurmd -b -N n2 </dev/null >/dev/null 2>&1")
+		eventually(t, 60*time.Second, func() bool { s, _ := service(t, "n2"); return s == "down" }, func() string { return must(t, "n0", "root", "sinfo") })
+		await(t, id, "PENDING")
+		// With -b slurmd tells of a boot each time that it registers.
+		must(t, "n2", "root", "sh", "-c", "pkill -TERM -x slurmd; while pgrep -x slurmd; do sleep 0.1; done >/dev/null")
+		begin(t, "n2", "slurmd")
 		return id
 	})
 }
