@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -93,7 +94,8 @@ func trace(pids []string) error {
 }
 
 // keys puts a key into the user's keyring ("add NAME"), or looks it up there ("find NAME"); "leave NAME"
-// and "session NAME" do so with the keyring of the session.
+// and "session NAME" do so with the keyring of the session. Who looks in the user's holds it by a session of his own,
+// as after a login: pam_keyinit(8).
 func keys(args []string) error {
 	user := -4 // KEY_SPEC_USER_KEYRING
 	if args[0] == "leave" || args[0] == "session" {
@@ -102,6 +104,16 @@ func keys(args []string) error {
 	if args[0] == "add" || args[0] == "leave" {
 		_, err := unix.AddKey("user", args[1], []byte(loot), user)
 		return err
+	}
+	if user == -4 {
+		runtime.LockOSThread() // whose the session is
+		_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
+		if err == nil {
+			_, err = unix.KeyctlInt(unix.KEYCTL_LINK, user, -3, 0, 0)
+		}
+		if err != nil {
+			return fmt.Errorf("keyctl link: %w", err)
+		}
 	}
 	if _, err := unix.KeyctlSearch(user, "user", args[1], 0); err != nil {
 		return fmt.Errorf("keyctl search: %w", err)
