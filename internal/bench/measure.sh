@@ -43,6 +43,25 @@ for process in /proc/[0-9]*; do
 done
 '
 
+# A TCP stream, server and client in one step. The server's first words are told, for when it did not come up. It serves more
+# than one client: one that failed half way would else have used it up.
+stream='
+if [ "$SLURMD_NODENAME" = "$1" ]; then
+	iperf3 --server --port "$3" --forceflush 2>&1 | sed -u -n "1,3s/^/@server /p"
+	exit
+fi
+# The server may not listen yet. With --json iperf3 ends with status 0 when it could not connect.
+tries=0
+while
+	result=$(iperf3 --client "$2" --port "$3" --time "$4" --omit 1 --json) || :
+	printf "%s" "$result" | grep -q "\"error\":" && [ "$tries" -lt 100 ]
+do
+	tries=$((tries + 1))
+	sleep 0.2
+done
+printf "%s\n" "$result"
+'
+
 step() { srun --overlap "$@"; }
 
 step --nodes=2 --ntasks=2 sh -c "$facts"
@@ -65,23 +84,13 @@ fi
 if [ -n "$(command -v iperf3)" ]; then
 	said=$(mktemp)
 	port=$((20000 + SLURM_JOB_ID % 10000))
-	step --nodes=1 --ntasks=1 --nodelist="$peer" iperf3 --server --port "$port" >"$said" 2>&1 &
-	server=$!
 	step --nodes=2 --ntasks=2 sh -c "$ticks" ticks before "$holder"
 	echo "@begin iperf3"
-	tries=0
-	# The server may not listen yet: then the client ends at once. It serves more than one: a client that
-	# failed half way would else have used it up.
-	until result=$(iperf3 --client "$second" --port "$port" --time "$seconds" --omit 1 --json); do
-		tries=$((tries + 1))
-		[ "$tries" -lt 100 ] || break
-		sleep 0.2
-	done
-	printf '%s\n' "$result"
+	# srun ends the server a second after the client.
+	step --nodes=2 --ntasks=2 --wait=1 sh -c "$stream" stream "$peer" "$second" "$port" "$seconds" 2>"$said"
 	echo "@end iperf3"
-	step --nodes=2 --ntasks=2 sh -c "$ticks" ticks after "$holder"
-	kill "$server" 2>/dev/null
-	wait "$server" 2>/dev/null
+	sed 's/^/@server /' "$said"
 	rm -f "$said"
+	step --nodes=2 --ntasks=2 sh -c "$ticks" ticks after "$holder"
 fi
 echo "@complete"

@@ -75,6 +75,7 @@ type parser struct {
 	section  string // mpi, iperf3 or none
 	table    map[int]float64
 	iperf    strings.Builder
+	server   []string              // what iperf3's server and its srun said
 	ticks    map[string][2]float64 // of a process: before and after
 	busy     map[string][]float64
 	hertz    float64
@@ -96,6 +97,8 @@ func (p *parser) line(s string) error {
 		p.hertz, _ = strconv.ParseFloat(rest, 64)
 	case "@ticks":
 		return p.process(rest)
+	case "@server":
+		p.server = append(p.server, rest)
 	case "@complete":
 		p.complete = true
 	default:
@@ -269,6 +272,9 @@ func (p *parser) conclude() {
 	}
 	if err != nil {
 		p.run.Missing[TCP] = "iperf3: " + err.Error()
+		if len(p.server) > 0 {
+			p.run.Missing[TCP] += "; its server: " + strings.Join(p.server, ", ")
+		}
 		p.run.Missing[CPU] = p.run.Missing[TCP]
 		return
 	}

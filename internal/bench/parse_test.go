@@ -70,6 +70,8 @@ func TestParseRun(t *testing.T) {
 		start, end := strings.Index(text, "@begin iperf3\n"), strings.Index(text, "@end iperf3")
 		r := parsed(t, text[:start]+"@begin iperf3\n{\"error\": \"unable to connect\"}\n"+text[end:])
 		assert.Equal(t, "iperf3: unable to connect", r.Missing[TCP])
+		r = parsed(t, text[:start]+"@begin iperf3\n@server address in use\n{\"error\": \"unable to connect\"}\n"+text[end:])
+		assert.Equal(t, "iperf3: unable to connect; its server: address in use", r.Missing[TCP])
 		assert.True(t, math.IsNaN(r.value(TCP)))
 	})
 	t.Run("a job that was cut off is no run", func(t *testing.T) {
