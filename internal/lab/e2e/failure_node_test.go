@@ -21,7 +21,8 @@ func cable(t *testing.T, node, updown string) {
 }
 
 // crash ends everything on n2 that a reset button would end, and forgets what a reset forgets. Mounts are the
-// mounts that were there before the job.
+// mounts that were there before the job. SlurmdSpoolDir is in memory: on a disk the socket of the step's PMIx server stays, and
+// Slurm can't launch the step of that number again (tmpfiles.d/slurm-enclave.conf).
 func crash(t *testing.T, mounts string) {
 	t.Helper()
 	r := onWithInput(t, "n2", "root", mounts, "sh", "-c", `pkill -KILL -x slurmd; pkill -KILL enclave-keeper; pkill -KILL slurmstepd; pkill -KILL -u alice; sleep 0.3
@@ -29,7 +30,7 @@ cat >/run/mounts; awk 'NR==FNR {old[$1]; next} !($1 in old) {print $5}' /run/mou
 for l in $(ip -o link | grep -o 'enc[0-9]*'); do ip link del $l; done
 nft flush ruleset; find /sys/fs/cgroup -mindepth 2 -depth -type d -exec rmdir {} + 2>/dev/null
 for v in -4 -6; do for r in $(ip $v rule | cut -d: -f1 | grep -vx '0\|32766\|32767'); do ip $v rule del pref $r; done; done
-rm -rf /run/slurm-enclave`)
+rm -rf /run/slurm-enclave /var/spool/slurmd/*`)
 	require.Zero(t, r.status, "%s", r)
 	eventually(t, 20*time.Second, func() bool { return daemonOf(t, "n2", "slurmd").End != "" }, func() string { return "slurmd lives" })
 }
