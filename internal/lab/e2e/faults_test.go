@@ -135,7 +135,7 @@ func TestP5TheVerifierIsAway(t *testing.T) {
 		id := submit(t, "alice", "srun hostname", "--partition=cpu-sev", "--nodes=3")
 		eventually(t, 30*time.Second, func() bool { return on(t, "n1", "root", "pgrep", "enclave-prolog").status == 0 },
 			func() string { return "no prolog on n1" })
-		time.Sleep(time.Second)
+		time.Sleep(3 * time.Second) // n1's evidence is there; n3's comes in five more
 		require.NoError(t, labCommand("stop", "n0", "enclaved").Run())
 		time.Sleep(3 * time.Second)
 		on(t, "n3", "root", "sh", "-c", "echo '{}' >/run/enclave-tsm.faults")
