@@ -103,7 +103,7 @@ func round(ctx context.Context, find func() ([]Process, error)) ([]Process, erro
 		return nil, fmt.Errorf("%s left: %w", describe(left), err)
 	}
 	for _, p := range left {
-		if err := kill(p); err != nil {
+		if err := kill(p, func(now Process) bool { return now.UID == p.UID }); err != nil {
 			return nil, err
 		}
 	}
@@ -116,9 +116,9 @@ func round(ctx context.Context, find func() ([]Process, error)) ([]Process, erro
 	return left, nil
 }
 
-// kill signals one process through a descriptor, after having looked again whose it is: the
+// kill signals one process through a descriptor, after having looked again whether it is the one: the
 // number may have been given to another process since it was listed.
-func kill(p Process) error {
+func kill(p Process, same func(Process) bool) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
@@ -128,7 +128,7 @@ func kill(p Process) error {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	now, err := read(p.PID)
-	if errors.Is(err, errGone) || err == nil && now.UID != p.UID {
+	if errors.Is(err, errGone) || err == nil && !same(now) {
 		return nil
 	}
 	if err != nil {

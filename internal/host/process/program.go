@@ -2,7 +2,6 @@ package process
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const environLimit = 1 << 20
@@ -46,7 +43,7 @@ func KillPrograms(ctx context.Context, match func(Process) bool) error {
 				continue
 			}
 			left++
-			if err := killMatching(p, match); err != nil {
+			if err := kill(p, match); err != nil {
 				return fmt.Errorf("kill programs: %w", err)
 			}
 		}
@@ -61,26 +58,4 @@ func KillPrograms(ctx context.Context, match func(Process) bool) error {
 			return fmt.Errorf("kill programs: %d left: %w", left, ctx.Err())
 		}
 	}
-}
-
-func killMatching(p Process, match func(Process) bool) error {
-	fd, err := unix.PidfdOpen(p.PID, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open %s: %w", p, err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	now, err := read(p.PID)
-	if errors.Is(err, errGone) || err == nil && !match(now) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look at %s: %w", p, err)
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("signal %s: %w", p, err)
-	}
-	return nil
 }
