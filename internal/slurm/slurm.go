@@ -47,11 +47,18 @@ func (j Job) Alive() bool {
 // open is true while slurmctld takes changes of the job's text.
 func (j Job) open() bool { return j.Alive() || j.State == "PENDING" }
 
+// notLaunched is the signal in the wait status of a batch script that slurmd could not launch, such as one whose
+// directory is not on the node: slurmd reports its own error, 4021, in its place [tried: 4021 on 22.05, "0:53" on 24.11 and 26.05].
+const notLaunched = 4021 & 0x7f
+
 // Refused is true when a start that was never let in ended by itself: the gate makes its tasks
-// fail with an exit code. A job that its owner cancelled has none, nor has one that timed out.
+// fail with an exit code, or slurmd could not launch it in a place that is another job's. A job that its
+// owner cancelled has neither, nor has one that timed out.
 // While EpilogSlurmctld runs, the state is always COMPLETING and only this tells [tried].
 func (j Job) Refused() bool {
-	return slices.Contains([]string{"COMPLETING", "FAILED"}, j.State) && j.ExitCode&0x7f == 0 && j.ExitCode>>8 != 0
+	signal := j.ExitCode & 0x7f
+	failed := signal == 0 && j.ExitCode>>8 != 0 || signal == notLaunched
+	return failed && slices.Contains([]string{"COMPLETING", "FAILED"}, j.State)
 }
 
 // Node is what Slurm says of a node.
