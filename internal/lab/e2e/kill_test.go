@@ -46,7 +46,7 @@ func killer(order string) int {
 			time.Sleep(20 * time.Microsecond) // at the killer's priority nobody else runs meanwhile
 			if lastStep() != (step{}) {
 				signalAll(pids, syscall.SIGSTOP)
-				if there() {
+				if stops(pids[0]) && there() {
 					break
 				}
 				signalAll(pids, syscall.SIGCONT)
@@ -96,7 +96,29 @@ func processesOf(program string) (pids []int) {
 	return pids
 }
 
-func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
+// alive is false for a zombie, too: what has ended is not to be killed.
+func alive(pid int) bool { return !strings.ContainsAny(life(pid), "ZX") && life(pid) != "" }
+
+// life is the state of a process as ps shows it (proc(5), stat), "" for none.
+func life(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, ok := strings.Cut(string(b), ") ")
+	if err != nil || !ok {
+		return ""
+	}
+	return rest[:1]
+}
+
+// stops waits until a process to which SIGSTOP was sent stands still; it may end before.
+func stops(pid int) bool {
+	for alive(pid) {
+		if life(pid) == "T" {
+			return true
+		}
+		time.Sleep(20 * time.Microsecond)
+	}
+	return false
+}
 
 func lastStep() step {
 	names, _ := filepath.Glob("/run/slurm-enclave/*/journal")
