@@ -35,7 +35,7 @@ func boot(h Host, changed func()) (*computer, error) {
 	if err != nil {
 		return nil, err
 	}
-	proc, err := machine.Clone([]string{"agent"}, nil, []*os.File{theirRequests, theirEvents}, os.Stderr, false)
+	proc, err := machine.Clone([]string{"agent"}, nil, []*os.File{theirRequests, theirEvents}, os.Stderr)
 	if err != nil {
 		return nil, err
 	}

@@ -103,7 +103,7 @@ func launch(ctx context.Context, spec Spec, programs string) error {
 	if err != nil {
 		return err
 	}
-	p, err := machine.Clone([]string{"supervise", programs}, named(), []*os.File{theirIdentity, theirAnswer}, log, false)
+	p, err := machine.Clone([]string{"supervise", programs}, named(), []*os.File{theirIdentity, theirAnswer}, log)
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,8 @@ import (
 const Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 
 // Clone starts this program again with other arguments in namespaces of its own, as the
-// leader of a new session; env is added to a fixed PATH. It is killed when its parent thread dies if tied is set.
-func Clone(args, env []string, files []*os.File, output *os.File, tied bool) (*os.Process, error) {
+// leader of a new session; env is added to a fixed PATH.
+func Clone(args, env []string, files []*os.File, output *os.File) (*os.Process, error) {
 	self, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
@@ -34,15 +34,18 @@ func Clone(args, env []string, files []*os.File, output *os.File, tied bool) (*o
 		return nil, err
 	}
 	defer func() { _ = null.Close() }()
-	attr := &syscall.SysProcAttr{Cloneflags: Namespaces, Setsid: true}
-	if tied {
-		attr.Pdeathsig = syscall.SIGKILL
-	}
-	p, err := os.StartProcess(self, append([]string{"enclave-lab"}, args...), &os.ProcAttr{
-		Dir:   "/",
-		Env:   append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}, env...),
-		Files: append([]*os.File{null, output, output}, files...),
-		Sys:   attr,
+	var p *os.Process
+	err = process.Aside(func() (err error) {
+		if err = unshareMounts(); err != nil {
+			return err
+		}
+		p, err = os.StartProcess(self, append([]string{"enclave-lab"}, args...), &os.ProcAttr{
+			Dir:   "/",
+			Env:   append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}, env...),
+			Files: append([]*os.File{null, output, output}, files...),
+			Sys:   &syscall.SysProcAttr{Cloneflags: Namespaces &^ unix.CLONE_NEWNS, Setsid: true},
+		})
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", args[0], err)

@@ -1,0 +1,68 @@
+package machine
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const mountsNumber = 0x8008b705 // NS_GET_MNTNS_ID of ioctl_nsfs(2): uint64, since Linux 6.10
+
+// unshareMounts gives the calling thread, which must not be used again, a copy of its mounts for
+// itself, as old as can be.
+//
+// Slurm's job_container/tmpfs pins each job's mount namespace to a file. The kernel refuses that with
+// EINVAL where the job's looks older than slurmd's own, and Linux 6.18 tells age by a number of
+// which each processor has its own range. A host's namespace is therefore made on the processor whose
+// numbers are lowest: what any processor makes later is younger.
+func unshareMounts() error {
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return os.NewSyscallError("sched_getaffinity", err)
+	}
+	lowest, where := ^uint64(0), 0
+	for cpu := range len(all) * 64 {
+		if !all.IsSet(cpu) {
+			continue
+		}
+		number, err := unshareOn(cpu)
+		if errors.Is(err, unix.ENOTTY) {
+			break // a kernel with one range
+		}
+		if err != nil {
+			return err
+		}
+		if number < lowest {
+			lowest, where = number, cpu
+		}
+	}
+	if lowest != ^uint64(0) {
+		if _, err := unshareOn(where); err != nil {
+			return err
+		}
+	}
+	return os.NewSyscallError("sched_setaffinity", unix.SchedSetaffinity(0, &all))
+}
+
+// unshareOn gives the thread a copy of its mounts, made on one processor, and says its number.
+func unshareOn(cpu int) (uint64, error) {
+	var one unix.CPUSet
+	one.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return 0, os.NewSyscallError("sched_setaffinity", err)
+	}
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return 0, os.NewSyscallError("unshare", err)
+	}
+	f, err := os.Open("/proc/thread-self/ns/mnt")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = f.Close() }()
+	number, err := unix.IoctlGetInt(int(f.Fd()), mountsNumber)
+	if err != nil {
+		return 0, os.NewSyscallError("ioctl", err)
+	}
+	return uint64(number), nil
+}
