@@ -148,6 +148,10 @@ func TestKill(t *testing.T) {
 		mine := func(p process.Process) bool {
 			return p.Name == "sleep" && slices.Contains(process.Environment(p.PID), "PROCESS_TEST_JOB=7")
 		}
+		require.Eventually(t, func() bool { // a program that is only beginning shows nothing yet
+			list, err := process.List()
+			return err == nil && slices.ContainsFunc(list, mine)
+		}, 10*time.Second, time.Millisecond)
 		require.NoError(t, process.KillPrograms(t.Context(), mine))
 		list, err := process.List()
 		require.NoError(t, err)

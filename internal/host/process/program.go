@@ -30,7 +30,7 @@ func Environment(pid int) []string {
 
 // KillPrograms ends the processes that match, and returns when none is left or ctx ends. Unlike Kill it is for
 // daemons of one's own. A process is looked at again behind its descriptor, so that none that was given
-// the number meanwhile is met.
+// the number meanwhile is met. One that is only beginning is not known by its name yet, and is missed.
 func KillPrograms(ctx context.Context, match func(Process) bool) error {
 	for {
 		list, err := List()

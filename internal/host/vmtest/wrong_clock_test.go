@@ -38,6 +38,7 @@ func wall(t *testing.T, m *vmtest.Machine) (seconds float64) {
 // under it. Nobody's evidence is refused for that, no lifetime ends early or late, and each start has its end.
 func TestP5WrongClocks(t *testing.T) {
 	s := installation.ready(t)
+	before := len(s.enclaved.Output()) // other tests' nodes were broken
 	for i, c := range []struct {
 		name string
 		m    *vmtest.Machine
@@ -68,7 +69,7 @@ func TestP5WrongClocks(t *testing.T) {
 			next.end(t)
 			s.closed(t)
 			for _, code := range []string{"E511", "E530", "E531", "E546"} { // drains, storms, overdue nodes, evidence that can't be judged
-				assert.NotContains(t, s.enclaved.Output(), code)
+				assert.NotContains(t, s.enclaved.Output()[before:], code)
 			}
 		})
 	}
