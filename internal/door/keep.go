@@ -14,6 +14,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/monitor"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
 	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
@@ -35,7 +36,7 @@ func Keep(ctx context.Context) error {
 	entry := log.WithFields(logrus.Fields{"job": c.Key.Directory(), "node": c.Node, "program": "enclave-keeper"})
 	err = keeper.Run(ctx, keeper.Parts{
 		Host: spawn.Self{}, Verifier: &asNode{pin: c.Pin, address: c.Verifier}, Attester: attest.New(tsmDir),
-		Mesh: link.Kernel{}.Mesh(), Fence: filter.Kernel{}, Changes: changes(c), Log: entry, Granted: passed.Granted,
+		Mesh: link.Kernel{}.Mesh(), Fence: filter.Kernel{}, Stuck: process.StuckPeople(uidMin), Changes: changes(c), Log: entry, Granted: passed.Granted,
 	}, c, passed.Ready)
 	if err != nil {
 		entry.WithError(err).Error("keeper ended, the enclave is closed on this node")

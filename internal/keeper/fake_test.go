@@ -53,6 +53,8 @@ type scene struct {
 	err     error // the answer to every call
 	refuse  error // the answer to renewals
 	life    uint32
+	stuck   []any // what the next looks find: a number of things ended, or an error; 0 afterwards
+	looks   []time.Duration
 	news    chan func(api.WatchRequest) (api.WatchAnswer, error)
 	renewed []time.Duration // moments of the node's clock
 	claims  []api.Announcement
@@ -124,7 +126,7 @@ func (s *scene) run(ctx context.Context, renew uint32) <-chan error {
 	quiet.SetOutput(writer(func(b []byte) { s.note("log %s", strings.TrimSpace(string(b))) }))
 	quiet.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
 	p := keeper.Parts{
-		Host: s, Verifier: s, Attester: s, Mesh: s.net.Kernel(), Log: logrus.NewEntry(quiet), Fence: s.filter, Changes: s.changes,
+		Host: s, Verifier: s, Attester: s, Mesh: s.net.Kernel(), Log: logrus.NewEntry(quiet), Fence: s.filter, Stuck: s, Changes: s.changes,
 		Granted: func(context.Context) (keeper.Grant, error) {
 			if renew == 0 {
 				return keeper.Grant{}, errors.New("the prolog ended")

@@ -56,6 +56,7 @@ type Parts struct {
 	Attester Attester
 	Mesh     mesh.Kernel
 	Fence    fence.Kernel
+	Stuck    Stuck
 	// Changes says when fence or mesh may have changed, until ctx ends. It is closed when nobody
 	// can say so any more.
 	Changes func(ctx context.Context) (<-chan struct{}, error)
@@ -157,6 +158,7 @@ func (k *keeper) wait(ctx context.Context) error {
 		tasks.Go(func() { over <- k.guarding(ctx, g.Walls) })
 		tasks.Go(func() { over <- k.renewing(ctx, g) })
 		tasks.Go(func() { over <- k.watching(ctx) })
+		tasks.Go(func() { k.loosening(ctx) })
 	})
 	var ended <-chan struct{}
 	if k.tunnel != nil {

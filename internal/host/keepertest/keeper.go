@@ -17,6 +17,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/monitor"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/spawn"
 	"github.com/slurm-enclave/slurm-enclave/internal/keeper"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
@@ -45,7 +46,7 @@ func run() error {
 	quiet := logrus.New()
 	quiet.SetOutput(io.Discard)
 	return keeper.Run(ctx, keeper.Parts{
-		Host: spawn.Self{}, Verifier: nobody{}, Mesh: link.Kernel{}.Mesh(), Fence: filter.Kernel{},
+		Host: spawn.Self{}, Verifier: nobody{}, Mesh: link.Kernel{}.Mesh(), Fence: filter.Kernel{}, Stuck: process.StuckPeople(1000),
 		Changes: func(ctx context.Context) (<-chan struct{}, error) {
 			job := passed.Config.Key.Job
 			return monitor.Changes(ctx, monitor.Of{Filter: fence.Name(job), Routes: mesh.Table(job), Device: passed.Config.Device})

@@ -17,6 +17,7 @@ import (
 
 const (
 	killPause   = 20 * time.Millisecond
+	stuckPause  = 500 * time.Millisecond
 	sweepLimit  = 2 * time.Second
 	killProgram = "/bin/kill"
 )
@@ -27,7 +28,8 @@ const (
 //
 // To look is not enough: a chain in which each process forks and ends is seldom where the look
 // falls, and a list can come out empty while the chain lives. So each single id is swept first,
-// which no fork slips through, and which reaches into the user namespaces of that id as well.
+// which no fork slips through, and which reaches into the user namespaces of that id as well. What hears no
+// signal is ended as Stuck does it.
 func Kill(ctx context.Context, ranges []enclave.UIDRange, least uint32) error {
 	var users []uint32
 	for _, r := range ranges {
@@ -45,6 +47,7 @@ func Kill(ctx context.Context, ranges []enclave.UIDRange, least uint32) error {
 		list, err := List()
 		return Users(list, ranges), err
 	}
+	stuck, looked := StuckOf(ranges), time.Now()
 	for {
 		whole, err := sweep(ctx, users)
 		if err != nil {
@@ -56,6 +59,12 @@ func Kill(ctx context.Context, ranges []enclave.UIDRange, least uint32) error {
 		}
 		if len(left) == 0 && whole {
 			return nil
+		}
+		if time.Since(looked) > stuckPause {
+			looked = time.Now()
+			if _, err := stuck.Look(); err != nil {
+				return fmt.Errorf("kill processes: %w", err)
+			}
 		}
 		for _, p := range left {
 			if !slices.Contains(users, p.UID) {

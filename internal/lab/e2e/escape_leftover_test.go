@@ -42,9 +42,18 @@ func leftovers() []leftover {
 		{"a process that forks and forks", `setsid perl -e 'for (;;) { fork and exit; select undef, undef, undef, 0.001; $0 = "fork7773" }' </dev/null >/dev/null 2>&1 &`, "for i in $(seq 40); do " + running("7773") + " && exit; done"},
 		{"a user namespace that holds the view", "setsid unshare -Urm sh -c 'sleep 7774' </dev/null >/dev/null 2>&1 &", "grep -l 'slurm-enclave:' /proc/[0-9]*/mountinfo | grep -qv self && echo LOOT"},
 		{"a setuid shell of the user's own in /tmp", "cp /bin/sh /tmp/s; chmod 4755 /tmp/s; cp /bin/sh /run/lock/s; chmod 4755 /run/lock/s", "ls /tmp/s /run/lock/s 2>/dev/null | grep -q . && echo LOOT"},
+		{"a process that waits for a file system of its own (FUSE), which hears no signal", "setsid unshare -Urm perl -e '" + deafFUSE + "' </dev/null 2>&1 & sleep 1", running("fuse7776")},
 		{"an abstract socket", `setsid perl -MSocket -e 'socket S, AF_UNIX, SOCK_STREAM, 0; bind S, pack("Sa*", AF_UNIX, "\0left7775"); listen S, 1; sleep 1000' </dev/null >/dev/null 2>&1 &`, "grep -q left7775 /proc/net/unix && echo LOOT"},
 	}
 }
+
+// deafFUSE mounts a file system that answers its first question alone, and has a process ask it, which
+// holds the connection open as well.
+const deafFUSE = `open F, "+</dev/fuse-of-everybody" or die "fuse: $!"; my $o = "fd=" . fileno(F) . ",rootmode=40000,user_id=0,group_id=0"; my ($s, $t, $y) = ("x", "/mnt", "fuse");
+syscall(165, $s, $t, $y, 0, $o) == 0 or die "mount: $!"; if (!fork) { $0 = "fuse7776"; stat "/mnt/x"; exit }
+sysread F, my $b, 1 << 18 or die "read: $!"; my ($n, $op, $id) = unpack "LLQ", $b;
+syswrite F, pack("LlQ LLLL SSLL SSL x28", 80, 0, $id, 7, 31, 65536, 0, 16, 12, 65536, 1, 0, 0, 0) or die "write: $!";
+sysread F, $b, 1 << 18; $0 = "fuse7776"; sleep 1000`
 
 // TestEscapeLeftovers has a job leave all it can, and looks for it while the job runs and after it
 // has ended. Cron, at and logind do not run in the lab: root opens their folders to the user, as
@@ -53,7 +62,9 @@ func TestEscapeLeftovers(t *testing.T) {
 	idle(t)
 	copySelf(t, "n1", escapeProgram)
 	const spools = "/var/spool/cron/crontabs /var/spool/cron/atjobs /var/lib/systemd/linger"
-	must(t, "n1", "root", "sh", "-c", "chmod 755 "+escapeProgram+"; mkdir -p "+spools+" /run/lock; chmod 1777 /run/lock "+spools)
+	must(t, "n1", "root", "sh", "-c", "chmod 755 "+escapeProgram+"; mkdir -p "+spools+" /run/lock; chmod 1777 /run/lock "+spools+
+		"; test -e /dev/fuse-of-everybody || mknod -m 666 /dev/fuse-of-everybody c 10 229")
+	t.Cleanup(func() { on(t, "n1", "root", "rm", "-f", "/dev/fuse-of-everybody") })
 	t.Cleanup(func() { on(t, "n1", "root", "rmdir", "/var/spool/cron/atjobs", "/var/lib/systemd/linger") })
 	p := imprison(t)
 	t.Cleanup(func() { on(t, "n1", "root", "rm", "-rf", tenantTree+mailbox) })
