@@ -1,13 +1,16 @@
 package link_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/link"
@@ -15,9 +18,19 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 )
 
+// complaints counts what the kernel's log says of this program's messages (syslog(2)).
+func complaints(t *testing.T) int {
+	t.Helper()
+	b := make([]byte, 1<<20)
+	size, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, b)
+	require.NoError(t, err)
+	return bytes.Count(b[:size], fmt.Appendf(nil, "netlink: '%s'", filepath.Base(os.Args[0])))
+}
+
 func TestRules(t *testing.T) {
 	n := nettest.New(t, "n")
 	k := link.Kernel{}
+	before := complaints(t)
 	for _, want := range []mesh.Rule{
 		{Family: mesh.IPv4, Priority: 9900, Mark: 0xac000007, Mask: 0xffffffff, Table: 268435463},
 		{Family: mesh.IPv4, Priority: 9901, Mark: 0xac000007, UIDs: enclave.UIDRange{Start: 2001, Count: 1}, TCPPort: 6818, Table: 254},
@@ -44,6 +57,7 @@ func TestRules(t *testing.T) {
 			assert.Zero(t, count())
 		})
 	}
+	assert.LessOrEqual(t, complaints(t), before, "an administrator reads that log")
 }
 
 func TestLinks(t *testing.T) {

@@ -148,36 +148,3 @@ func fromKernel(family mesh.Family, r netlink.Rule) mesh.Rule {
 	}
 	return out
 }
-
-func toKernel(r mesh.Rule) *netlink.Rule {
-	out := netlink.NewRule()
-	out.Family = netlink.FAMILY_V4
-	if r.Family == mesh.IPv6 {
-		out.Family = netlink.FAMILY_V6
-	}
-	out.Priority, out.Mark, out.Mask, out.Table = r.Priority, r.Mark, &r.Mask, int(r.Table)
-	if r.UIDs.Count != 0 {
-		out.UIDRange = netlink.NewRuleUIDRange(r.UIDs.Start, r.UIDs.Last())
-	}
-	if r.TCPPort != 0 {
-		out.IPProto = unix.IPPROTO_TCP
-		out.Dport = netlink.NewRulePortRange(r.TCPPort, r.TCPPort)
-	}
-	return out
-}
-
-// AddRule implements mesh.Rules.
-func (Kernel) AddRule(ctx context.Context, r mesh.Rule) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return netlink.RuleAdd(toKernel(r))
-}
-
-// DeleteRule implements mesh.Rules.
-func (Kernel) DeleteRule(ctx context.Context, r mesh.Rule) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return netlink.RuleDel(toKernel(r))
-}
