@@ -20,9 +20,9 @@ import (
 func TestEscapeKernel(t *testing.T) {
 	idle(t)
 	copySelf(t, "n1", escapeProgram)
-	must(t, "n1", "root", "sh", "-c", "chmod 755 "+escapeProgram+"; echo LOOT-OF-BOB >"+secret+"; chmod 755 "+otherTree+"; chmod 644 "+secret)
+	must(t, "n1", "root", "sh", "-c", devices+"; chmod 755 "+escapeProgram+"; echo LOOT-OF-BOB >"+secret+"; chmod 755 "+otherTree+"; chmod 644 "+secret)
 	t.Cleanup(func() {
-		on(t, "n1", "root", "rm", "-rf", secret, tenantTree+mailbox)
+		on(t, "n1", "root", "rm", "-rf", secret, tenantTree+mailbox, tunDevice, fuseDevice)
 		on(t, "n1", "root", "chmod", "770", otherTree)
 	})
 	// One that waits outside for the job to come: the prolog has to end it.
@@ -43,6 +43,9 @@ func kernelAttempts(p prison) []attempt {
 		{name: "take descriptors from keeper, slurmd, slurmstepd (pidfd_getfd)", try: program("steal") + daemons, control: asRoot()},
 		{name: "read the keeper's memory (process_vm_readv)", try: program("peek") + "$(pgrep enclave-keeper)", control: asRoot()},
 		{name: "load a program into the kernel (bpf)", try: program("bpf"), control: asRoot()},
+		{name: "watch keeper, slurmd, slurmstepd (perf_event_open)", try: program("count") + daemons, control: asRoot()},
+		{name: "a TUN device in the node's network", try: program("tun"), control: asRoot()},
+		{name: "frames before the fence sees them (AF_XDP)", try: program("xdp"), control: asRoot()},
 		{name: "open the other tenant's file by the kernel's thread (io_uring)", try: program("ringopen") + secret, control: shut},
 		{
 			name: "a descriptor from a process of the user's from before the job", try: program("take") + "early proj/astro/loot",

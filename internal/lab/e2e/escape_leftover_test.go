@@ -49,7 +49,7 @@ func leftovers() []leftover {
 
 // deafFUSE mounts a file system that answers its first question alone, and has a process ask it, which
 // holds the connection open as well.
-const deafFUSE = `open F, "+</dev/fuse-of-everybody" or die "fuse: $!"; my $o = "fd=" . fileno(F) . ",rootmode=40000,user_id=0,group_id=0"; my ($s, $t, $y) = ("x", "/mnt", "fuse");
+const deafFUSE = `open F, "+<` + fuseDevice + `" or die "fuse: $!"; my $o = "fd=" . fileno(F) . ",rootmode=40000,user_id=0,group_id=0"; my ($s, $t, $y) = ("x", "/mnt", "fuse");
 syscall(165, $s, $t, $y, 0, $o) == 0 or die "mount: $!"; if (!fork) { $0 = "fuse7776"; stat "/mnt/x"; exit }
 sysread F, my $b, 1 << 18 or die "read: $!"; my ($n, $op, $id) = unpack "LLQ", $b;
 syswrite F, pack("LlQ LLLL SSLL SSL x28", 80, 0, $id, 7, 31, 65536, 0, 16, 12, 65536, 1, 0, 0, 0) or die "write: $!";
@@ -62,9 +62,8 @@ func TestEscapeLeftovers(t *testing.T) {
 	idle(t)
 	copySelf(t, "n1", escapeProgram)
 	const spools = "/var/spool/cron/crontabs /var/spool/cron/atjobs /var/lib/systemd/linger"
-	must(t, "n1", "root", "sh", "-c", "chmod 755 "+escapeProgram+"; mkdir -p "+spools+" /run/lock; chmod 1777 /run/lock "+spools+
-		"; test -e /dev/fuse-of-everybody || mknod -m 666 /dev/fuse-of-everybody c 10 229")
-	t.Cleanup(func() { on(t, "n1", "root", "rm", "-f", "/dev/fuse-of-everybody") })
+	must(t, "n1", "root", "sh", "-c", "chmod 755 "+escapeProgram+"; mkdir -p "+spools+" /run/lock; chmod 1777 /run/lock "+spools+"; "+devices)
+	t.Cleanup(func() { on(t, "n1", "root", "rm", "-f", tunDevice, fuseDevice) })
 	t.Cleanup(func() { on(t, "n1", "root", "rmdir", "/var/spool/cron/atjobs", "/var/lib/systemd/linger") })
 	p := imprison(t)
 	t.Cleanup(func() { on(t, "n1", "root", "rm", "-rf", tenantTree+mailbox) })
