@@ -12,11 +12,11 @@ import (
 )
 
 // Where everybody may open the kernel's makers of network devices and file systems, as udev has it; the
-// lab's own nodes of them are root's.
+// lab's own are root's, and /dev is that of all labs on a machine.
 const (
-	tunDevice  = "/dev/tun-of-everybody"
-	fuseDevice = "/dev/fuse-of-everybody"
-	devices    = "for d in tun:200 fuse:229; do test -e /dev/${d%:*}-of-everybody || mknod -m 666 /dev/${d%:*}-of-everybody c 10 ${d#*:}; done"
+	tunDevice  = "/run/tun-of-everybody"
+	fuseDevice = "/run/fuse-of-everybody"
+	devices    = "for d in tun:200 fuse:229; do test -e /run/${d%:*}-of-everybody || mknod -m 666 /run/${d%:*}-of-everybody c 10 ${d#*:}; done"
 )
 
 // count has the kernel count what each process that it is told does.
