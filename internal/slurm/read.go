@@ -81,7 +81,8 @@ func jobOf(f []string) (Job, error) {
 		return f[i] == "1"
 	}
 	j := Job{
-		ID: u32(0), State: f[1], Restarts: u32(2), Requeue: flag(3), Batch: flag(4), UID: u32(5),
+		ID: u32(0), State: f[1], Restarts: u32(2), Requeue: flag(3), UID: u32(5),
+		Batch:     u32(4) > 0, // it counts a batch job's launches that failed: 2 after the first
 		Partition: f[7], Account: null(f[8]), Nodes: null(f[9]),
 	}
 	if f[1] == "" || strings.Trim(f[1], "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != "" {

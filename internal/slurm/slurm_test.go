@@ -64,6 +64,17 @@ func TestJob(t *testing.T) {
 		assert.Equal(t, []string{`squeue ["-h" "-a" "-t" "all" "-j" "4" "-O" "JobID:|,State:|,Restartcnt:|,Requeue:|,BatchFlag:|,` +
 			`UserID:|,TimeLimit:|,Partition:|,Account:|,NodeList:|,exit_code:|,AllocNodes:|"]`}, s.asked)
 	})
+	t.Run("a batch job whose prolog failed is a batch job still", func(t *testing.T) {
+		t.Parallel()
+		for printed, want := range map[string]bool{"|1|0|2001|": false, "|1|1|2001|": true, "|1|2|2001|": true, "|1|3|2001|": true} {
+			out := strings.Replace(running, "|1|1|2001|", printed, 1)
+			require.Contains(t, out, printed)
+			c, _ := said(answer{out: out})
+			j, err := c.Job(t.Context(), 4)
+			require.NoError(t, err, printed)
+			assert.Equal(t, want, j.Batch, printed)
+		}
+	})
 	t.Run("a wait status is read as each release prints it", func(t *testing.T) {
 		t.Parallel()
 		for printed, want := range map[string]uint32{"0": 0, "15": 15, "256": 256, "0:0": 0, "0:15": 15, "1:0": 256, "130:0": 130 << 8} {

@@ -59,7 +59,7 @@ func TestP1OneBadNodeStopsAllRanks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			idle(t)
 			setFault(t, "n2", fault)
-			id := submit(t, "alice", `srun sh -c 'touch /lustre/ran-$SLURM_JOB_ID-$SLURM_PROCID'`, "--partition=cpu-sev", "--nodes=3")
+			id := submit(t, "alice", `srun sh -c 'touch /lustre/ran-$SLURM_JOB_ID-$SLURM_PROCID'; sleep 1`, "--partition=cpu-sev", "--nodes=3")
 			eventually(t, 60*time.Second, func() bool { return drained(t, "n2") != "" },
 				func() string { return must(t, "n0", "root", "sinfo", "-R") })
 			assert.Regexp(t, `^enclave:E2\d\d `, drained(t, "n2"))
@@ -75,6 +75,8 @@ func TestP1OneBadNodeStopsAllRanks(t *testing.T) {
 
 			on(t, "n2", "root", "sh", "-c", "echo '{}' >/run/enclave-tsm.faults")
 			resume(t, "n2")
+			eventually(t, 60*time.Second, func() bool { return strings.Contains(field(t, id, "AdminComment"), `"v":"simulated"`) },
+				func() string { return "the verdict of the second start: " + field(t, id, "AdminComment") })
 			await(t, id, "COMPLETED")
 			assert.Contains(t, must(t, "n1", "root", "ls", "/srv/enclave-fs/lab/proj/digimed"), "ran-"+id+"-2")
 			var report struct {
@@ -111,7 +113,9 @@ func TestP5AWrongPolicyDrainsNobody(t *testing.T) {
 	for _, n := range []string{"n1", "n2", "n3"} {
 		assert.Empty(t, drained(t, n), n)
 	}
+	await(t, id, "PENDING") // Slurm forgets a scancel that meets the requeue
 	must(t, "n0", "root", "scancel", id)
+	await(t, id, "CANCELLED")
 	idle(t)
 }
 
