@@ -23,6 +23,9 @@ type Streams struct {
 // table has no counter, so that the node's closed state is the same text every time. It also keeps conntrack at work
 // from boot on: a job's fence then knows the daemons' connections from their beginning.
 //
+// A stream of a step that outlives its enclave is reset, not rejected: a connection that stands takes an ICMP
+// error for one that passes, and slurmstepd would wait for srun until Slurm drains the node.
+//
 // What the sockets of a job's killed processes have not got rid of, the kernel sends on for
 // minutes, without a user id, and now that the tunnel is gone, in clear: their flows still have
 // the job's mark and are dropped.
@@ -49,7 +52,8 @@ func Closed(uidMin uint32, inbound []Service, streams Streams, ours ...netip.Add
 	p := &plan{in: Input{SrunPorts: streams.Ports}}
 	out := append([]Rule{rule(Accept, "", oif(loopback))}, toGroups()...)
 	out = append(out, p.each("submit_host", hosts(streams.Hosts), Target4, Target6, rule(Accept, "", p.srunPorts()))...)
-	out = append(out, rule(Reject, "", Match{Key: UID, From: uidMin, To: ^uint32(0)}))
+	people := Match{Key: UID, From: uidMin, To: ^uint32(0)}
+	out = append(out, rule(Reset, "", num(Protocol, protoTCP), people), rule(Reject, "", people))
 	in := []Rule{rule(Accept, "", iif(loopback)), rule(Accept, "", Match{Key: ConnKnown})}
 	in = append(in, p.inbound(inbound)...)
 	in = append(in, rule(Drop, ""))

@@ -73,6 +73,7 @@ const (
 	Accept      Verdict = "accept"
 	Drop        Verdict = "drop"
 	Reject      Verdict = "reject"
+	Reset       Verdict = "reject with tcp reset"
 	Notrack     Verdict = "notrack"
 	Jump        Verdict = "jump"
 	SetMark     Verdict = "meta mark set"

@@ -79,6 +79,8 @@ func verdict(r fence.Rule) ([]expr.Any, error) {
 		return []expr.Any{&expr.Notrack{}}, nil
 	case fence.Reject:
 		return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}}, nil
+	case fence.Reset:
+		return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}, nil
 	case fence.SetMark:
 		return []expr.Any{value(), &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg}}, nil
 	case fence.SetConnMark:

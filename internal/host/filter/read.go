@@ -196,6 +196,10 @@ func within(have, want []byte) error {
 			if err := lookup(got, a.Data); err != nil {
 				return err
 			}
+		case kind == "reject" && a.Type&typeMask == unix.NFTA_EXPR_DATA:
+			if err := reject(got, a.Data); err != nil {
+				return err
+			}
 		case !ok:
 			return fmt.Errorf("attribute %d is missing", a.Type&typeMask)
 		case a.Type&unix.NLA_F_NESTED != 0:
@@ -205,6 +209,18 @@ func within(have, want []byte) error {
 		case !bytes.Equal(bytes.TrimSuffix(got, []byte{0}), bytes.TrimSuffix(a.Data, []byte{0})):
 			return fmt.Errorf("attribute %d is %x, want %x", a.Type&typeMask, got, a.Data)
 		}
+	}
+	return nil
+}
+
+// reject compares type and code; of a reset the kernel says no code.
+func reject(have, want []byte) error {
+	h, w := &expr.Reject{}, &expr.Reject{}
+	if err := errors.Join(expr.Unmarshal(0, have, h), expr.Unmarshal(0, want, w)); err != nil {
+		return err
+	}
+	if *h != *w {
+		return fmt.Errorf("rejects with type %d, code %d, want %d, %d", h.Type, h.Code, w.Type, w.Code)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package tunnel_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,36 @@ func TestClosed(t *testing.T) {
 		n1.unclose(t)
 		assert.True(t, person())
 		assert.True(t, reach("10.77.0.1:7001"))
+	})
+}
+
+// TestAStreamOutlivesItsEnclave: slurmstepd's to srun, under the user's id. Who waits for its answer hears at once that none comes.
+func TestAStreamOutlivesItsEnclave(t *testing.T) {
+	l := build(t)
+	n1 := l.nodes[0]
+	serve(t, l.x, 0, "tcp", "10.77.0.100:7000")
+	stream := func() *actor {
+		a := act(t, n1.Node, user, role{Proto: "tcp", Address: "10.77.0.100:7000", Payload: "x"})
+		a.must("got")
+		return a
+	}
+	a := stream()
+	n1.close(t)
+	a.say(secret)
+	a.must("connection reset")
+	assert.Zero(t, l.wire.holds(secret))
+	n1.unclose(t)
+	t.Run("control: an ICMP error is taken for one that passes", func(t *testing.T) {
+		closed, err := fence.Closed(1000, nil, fence.Streams{})
+		require.NoError(t, err)
+		for i, c := range closed.Chains {
+			closed.Chains[i].Rules = slices.DeleteFunc(c.Rules, func(r fence.Rule) bool { return r.Do == fence.Reset })
+		}
+		a := stream()
+		n1.Must(func() error { return fence.Up(t.Context(), filter.Kernel{}, closed) })
+		a.say(secret)
+		assert.False(t, a.says("error", 3*time.Second))
+		n1.unclose(t)
 	})
 }
 
