@@ -48,6 +48,7 @@ func Kill(ctx context.Context, ranges []enclave.UIDRange, least uint32) error {
 		return Users(list, ranges), err
 	}
 	stuck, looked := StuckOf(ranges), time.Now()
+	var blind error // what is stuck can't be seen: processes may end by themselves all the same
 	for {
 		whole, err := sweep(ctx, users)
 		if err != nil {
@@ -55,16 +56,14 @@ func Kill(ctx context.Context, ranges []enclave.UIDRange, least uint32) error {
 		}
 		left, err := round(ctx, find)
 		if err != nil {
-			return fmt.Errorf("kill processes: %w", err)
+			return fmt.Errorf("kill processes: %w", errors.Join(err, blind))
 		}
 		if len(left) == 0 && whole {
 			return nil
 		}
 		if time.Since(looked) > stuckPause {
+			_, blind = stuck.Look()
 			looked = time.Now()
-			if _, err := stuck.Look(); err != nil {
-				return fmt.Errorf("kill processes: %w", err)
-			}
 		}
 		for _, p := range left {
 			if !slices.Contains(users, p.UID) {

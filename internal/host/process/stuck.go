@@ -37,7 +37,7 @@ func StuckPeople(least uint32) *Stuck {
 }
 
 // Look ends the users' connections that hold requests and says how many, if one of their processes could not
-// end at this look and at the one before. It touches none of a user's whose processes live or end.
+// end at this look and at the one before. While there is none such, it touches nothing.
 func (s *Stuck) Look() (ended int, err error) {
 	open, err := s.connections()
 	if err != nil || len(open) == 0 {
