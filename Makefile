@@ -71,7 +71,7 @@ matrix: build
 isolation: build
 	scripts/isolation
 
-## nightly  matrix, isolation, failures, soak and long fuzzing, some hours; writes docs/nightly.md. SUITES= AT_ONCE=2 RUN= FAILURES= JOBS=200 SUITE= FUZZTIME=5m
+## nightly  matrix, isolation, failures, soak and long fuzzing, some hours; writes docs/nightly.md. SUITES= AT_ONCE=1 RUN= FAILURES= JOBS=200 SUITE= FUZZTIME=5m
 nightly: build
 	scripts/nightly
 
