@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/slurm-enclave/slurm-enclave/internal/host/machine"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 )
 
 // NameVariable is the environment variable that names one of several labs on a machine; unset
@@ -56,7 +56,7 @@ type HostState struct {
 type State struct {
 	Spec       Spec        `json:"spec"`
 	Supervisor int         `json:"supervisor"` // PID on the machine
-	StartTime  string      `json:"start_time"` // of the supervisor
+	StartTime  uint64      `json:"start_time"` // of the supervisor, as process.Began
 	Ready      bool        `json:"ready"`
 	Loop       string      `json:"loop,omitempty"` // block device of the file system, "loop3"
 	Hosts      []HostState `json:"hosts"`
@@ -88,7 +88,7 @@ func Load() (State, error) {
 }
 
 func (s State) alive() bool {
-	t, err := machine.StartTime(s.Supervisor)
+	t, err := process.Began(s.Supervisor)
 	return err == nil && t == s.StartTime
 }
 

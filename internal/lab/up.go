@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/host/machine"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 )
 
 // requirements are the programs of this machine that the lab runs, and the Debian packages that
@@ -109,7 +110,7 @@ func launch(ctx context.Context, spec Spec, programs string) error {
 	}
 	_ = theirIdentity.Close() // the supervisor's own copies are what counts
 	_ = theirAnswer.Close()
-	start, err := machine.StartTime(p.Pid)
+	start, err := process.Began(p.Pid)
 	if err != nil {
 		return err
 	}

@@ -51,11 +51,3 @@ func TestRemoveCgroups(t *testing.T) {
 		assert.NoError(t, machine.RemoveCgroups(filepath.Join(t.TempDir(), "gone")))
 	})
 }
-
-func TestStartTime(t *testing.T) {
-	mine, err := machine.StartTime(os.Getpid())
-	require.NoError(t, err)
-	assert.NotEmpty(t, mine)
-	_, err = machine.StartTime(1 << 30)
-	assert.ErrorIs(t, err, os.ErrNotExist)
-}

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"os/user"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -146,24 +145,6 @@ func Reap() (pid int, status syscall.WaitStatus, err error) {
 		}
 		return pid, syscall.WaitStatus(ws), err
 	}
-}
-
-// StartTime is the 22nd field of /proc/PID/stat (proc(5)): with the PID it names a process
-// for as long as this machine runs. A process that has ended and was not waited for is an error.
-func StartTime(pid int) (string, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return "", err
-	}
-	_, rest, ok := strings.Cut(string(b), ") ")
-	fields := strings.Fields(rest)
-	switch {
-	case ok && len(fields) > 0 && fields[0] == "Z":
-		return "", os.ErrProcessDone
-	case ok && len(fields) > 19:
-		return fields[19], nil
-	}
-	return "", fmt.Errorf("parse /proc/%d/stat: too few fields", pid)
 }
 
 // Replace runs a program in place of the calling one and returns only if that fails.

@@ -2,6 +2,7 @@ package process_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -183,6 +184,61 @@ func TestKillRefuses(t *testing.T) {
 		})
 	}
 	require.Error(t, process.Kill(t.Context(), ids(1000), 0), "no least id is no protection")
+}
+
+func TestBegan(t *testing.T) {
+	mine, err := process.Began(os.Getpid())
+	require.NoError(t, err)
+	one := start(t, 0, "", "/bin/sleep", "1000")
+	its, err := process.Began(one.Process.Pid)
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, its, mine, "a child begins after its parent")
+	require.NoError(t, one.Process.Kill())
+	require.Eventually(t, func() bool {
+		_, ended := process.Began(one.Process.Pid)
+		return errors.Is(ended, os.ErrProcessDone)
+	}, 10*time.Second, time.Millisecond, "nobody has waited for it")
+	_, err = process.Began(1 << 30)
+	require.ErrorIs(t, err, os.ErrProcessDone)
+}
+
+func TestParseStat(t *testing.T) {
+	const rest = " S 1 7 7 0 -1 4194560 100 0 0 0 5 6 0 0 20 0 1 0 4711 1000 100"
+	for name, program := range map[string]string{
+		"a plain name":               "7 (sleep)",
+		"brackets and blanks in it":  "7 (a) Z 1 (b)",
+		"a line's end in it":         "7 (a\n) R)",
+		"a name that is a field":     "7 () 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19)",
+		"a bracket at the very last": "7 (a))",
+	} {
+		t.Run(name, func(t *testing.T) {
+			state, began, err := process.ParseStat(program + rest)
+			require.NoError(t, err)
+			assert.Equal(t, byte('S'), state)
+			assert.Equal(t, uint64(4711), began)
+		})
+	}
+	for name, text := range map[string]string{
+		"nothing":            "",
+		"a name alone":       "7 (sleep)",
+		"cut off":            "7 (sleep)" + strings.TrimSuffix(rest, " 4711 1000 100"),
+		"a begin before all": "7 (sleep)" + strings.Replace(rest, "4711", "-1", 1),
+		"a state of two":     "7 (sleep)" + strings.Replace(rest, "S", "SS", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := process.ParseStat(text)
+			require.ErrorContains(t, err, "parse process stat")
+		})
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add("7 (sleep) S 1 7 7 0 -1 4194560 100 0 0 0 5 6 0 0 20 0 1 0 4711 1000 100")
+	f.Fuzz(func(t *testing.T, text string) {
+		if state, _, err := process.ParseStat(text); err == nil {
+			require.NotZero(t, state)
+		}
+	})
 }
 
 func TestKernel(t *testing.T) {

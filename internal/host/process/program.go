@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,6 +27,41 @@ func Environment(pid int) []string {
 		return nil
 	}
 	return strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
+}
+
+// Began is when a process began, in clock ticks since the machine booted (the 22nd field of /proc/PID/stat,
+// proc_pid_stat(5)): with the PID it names a process for as long as the machine runs. One that has ended is
+// os.ErrProcessDone, waited for or not.
+func Began(pid int) (uint64, error) {
+	b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	if err != nil && errors.Is(gone(err), errGone) {
+		err = os.ErrProcessDone
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read begin of pid %d: %w", pid, err)
+	}
+	state, began, err := ParseStat(string(b))
+	if err == nil && state == 'Z' {
+		err = os.ErrProcessDone
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read begin of pid %d: %w", pid, err)
+	}
+	return began, nil
+}
+
+// ParseStat reads state and begin of a process from the text of /proc/PID/stat. The program's name before
+// them may hold anything, brackets and blanks as well: they come after its last bracket.
+func ParseStat(text string) (state byte, began uint64, err error) {
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 20 || len(fields[0]) != 1 {
+		return 0, 0, fmt.Errorf("parse process stat: %d fields behind the name, no state and begin", len(fields))
+	}
+	began, err = strconv.ParseUint(fields[19], 10, 64)
+	if err != nil {
+		return 0, 0, fmt.Errorf("parse process stat: begin: %w", err)
+	}
+	return fields[0][0], began, nil
 }
 
 // KillPrograms ends the processes that match, and returns when none is left or ctx ends. Unlike Kill it is for
