@@ -256,6 +256,8 @@ func TestWatch(t *testing.T) {
 		time.Sleep(40 * time.Second)
 		synctest.Wait()
 		assert.NotZero(t, s.expires())
+		assert.Contains(t, s.said(), `level=info msg="not renewed, for the job ends`)
+		assert.NotContains(t, s.said(), "level=warning", "an end as usual is nobody's worry")
 		cancel()
 		require.NoError(t, s.closed(t, done))
 	})

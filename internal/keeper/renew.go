@@ -47,7 +47,11 @@ func (k *keeper) renewing(ctx context.Context, g Grant) error {
 		case final(err) && !k.isShut():
 			return fmt.Errorf("renew: %w", err)
 		default:
-			if failed == nil {
+			switch {
+			case failed != nil:
+			case over(err):
+				k.Log.WithError(err).Info("not renewed, for the job ends; waiting for the epilog")
+			default:
 				k.Log.WithError(err).Warn("not renewed, trying again")
 			}
 			failed, next = err, k.Host.Now()+pauses.next(g.Renew)
@@ -149,10 +153,15 @@ func final(err error) bool {
 	switch r.Code {
 	case "E124", "E126", "E131", "E500", "E507", "E509", "E514", "E517", "E518", "E546", "E547":
 		return false
-	case "E502": // the job is over and its epilog on the way, which reads the tunnel's counters
-		return false
 	}
-	return true
+	return !over(err)
+}
+
+// over says that to the verifier the job does not run any more: its epilog is on the way, which reads
+// the tunnel's counters.
+func over(err error) bool {
+	r, ok := enclave.AsRefusal(err)
+	return ok && r.Code == "E502"
 }
 
 // around is a period, a tenth more or less: the nodes of a job started together and shall not
