@@ -63,6 +63,31 @@ func TestFailuresOfDescriptors(t *testing.T) {
 		eventually(t, 60*time.Second, func() bool { return !goFile(t, "n2", id) }, func() string { return "n2 is still open" })
 		return id
 	})
+	again := promise{job: "COMPLETED", starts: "refused E[0-9]+; simulated", meets: "PENDING"}
+	f.row(t, "slurmd has no file descriptor left as the job begins, until that was requeued", again, func(t *testing.T) string {
+		restore := noFiles(t, "n2", "root", "slurmd")
+		return requeued(t, restore)
+	})
+	f.row(t, "slurmd can take calls as the job begins, and open nothing for them", again, func(t *testing.T) string {
+		restore := fewFiles(t, "n2", "root", "slurmd", 8)
+		return requeued(t, restore)
+	})
+	f.row(t, "slurmd has no file descriptor left for 10 s, while the job runs", fine, func(t *testing.T) string {
+		id, goOn := inJob(t)
+		restore := noFiles(t, "n2", "root", "slurmd")
+		time.Sleep(10 * time.Second)
+		restore()
+		goOn()
+		return id
+	})
+	f.row(t, "slurmd has no file descriptor left for 10 s, as the job ends", fine, func(t *testing.T) string {
+		id, goOn := inJob(t)
+		restore := noFiles(t, "n2", "root", "slurmd")
+		goOn()
+		time.Sleep(10 * time.Second)
+		restore()
+		return id
+	})
 	for _, n := range []int{4, 8, 12, 16} {
 		p := promise{job: "COMPLETED", starts: "refused E[0-9]+; simulated", meets: "PENDING", drained: map[string]string{"n2": "too many open files|enclave-keeper does not answer|Prolog error"}}
 		f.row(t, fmt.Sprintf("a prolog may have %d files open", n), p, func(t *testing.T) string {
@@ -75,15 +100,31 @@ func TestFailuresOfDescriptors(t *testing.T) {
 	}
 }
 
+// requeued submits a job, restores what keeps it from coming up once it is pending again, and has it
+// start soon.
+func requeued(t *testing.T, restore func()) string {
+	t.Helper()
+	id := submit(t, "alice", "srun true", "--partition=cpu-sev", "--nodes=3")
+	eventually(t, 2*time.Minute, func() bool { return field(t, id, "Restarts") == "1" }, func() string { return on(t, "n0", "root", "scontrol", "show", "job", id).String() })
+	assert.False(t, goFile(t, "n2", id))
+	restore()
+	return id
+}
+
 // noFiles leaves the oldest program of that name without a file descriptor for anything new, until the
 // test ends or what it gives is called. In a container root may do that to root's processes only.
 func noFiles(t *testing.T, host, user, program string) (restore func()) {
+	t.Helper()
+	return fewFiles(t, host, user, program, 3)
+}
+
+func fewFiles(t *testing.T, host, user, program string, most int) (restore func()) {
 	t.Helper()
 	limit := func(rest string) result {
 		return on(t, host, user, "sh", "-c", "prlimit --pid $(pgrep -o -x "+program+") "+rest)
 	}
 	was := limit("--nofile --noheadings --output SOFT")
-	r := limit("--nofile=3:")
+	r := limit(fmt.Sprintf("--nofile=%d:", most))
 	require.Zero(t, was.status+r.status, "%s %s", was, r)
 	restore = func() { limit("--nofile=" + strings.TrimSpace(was.out) + ":") }
 	t.Cleanup(restore)
