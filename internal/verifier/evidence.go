@@ -64,15 +64,7 @@ func (v *Verifier) Roster(ctx context.Context, node string, job enclave.JobKey) 
 func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announcement, began time.Time) error {
 	var unsigned error
 	v.inTurn(func() { unsigned = a.CheckSignature() })
-	v.mu.Lock()
-	x.spoke = true
-	again := x.repeats(a)
-	prepared := x.early
-	err := v.admissible(s, x, a, unsigned, began)
-	if err == nil && !again {
-		x.judging, x.early = a.Signature, nil
-	}
-	v.mu.Unlock()
+	again, prepared, err := v.beginJudging(s, x, a, unsigned, began)
 	if err != nil || again {
 		return err
 	}
@@ -84,13 +76,28 @@ func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announc
 	if s.phase != first { // decided in between
 		return nil
 	}
-	x.post, x.result, x.envelope, x.broken = a, result, envelope, broken
+	x.post, x.result, x.envelope = a, result, envelope
 	if broken == nil && s.keyTaken(a) {
-		x.broken = keyRefusal(a.Node)
+		broken = keyRefusal(a.Node)
+	}
+	if x.broken == nil { // else the node's own word, which came in between
+		x.broken = broken
 	}
 	s.posts++
 	s.pokeWhenAll()
 	return nil
+}
+
+// beginJudging reserves the seat for an announcement; again is true for one that has it already.
+func (v *Verifier) beginJudging(s *start, x *seat, a *api.Announcement, unsigned error, began time.Time) (again bool, prepared *early, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock() // not left locked by a panic, which net/http would take and live on
+	x.spoke = true
+	again, prepared = x.repeats(a), x.early
+	if err = v.admissible(s, x, a, unsigned, began); err == nil && !again {
+		x.judging, x.early = a.Signature, nil
+	}
+	return again, prepared, err
 }
 
 // admissible checks what needs no appraisal, and uses the nonce up. unsigned is what the check of

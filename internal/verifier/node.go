@@ -95,16 +95,9 @@ func (v *Verifier) Broken(ctx context.Context, node string, r api.BrokenRequest)
 	if err != nil {
 		return api.BrokenAnswer{}, err
 	}
-	word := clean(node, r.Refusal)
-	v.mu.Lock()
-	late := s.phase >= released
-	if x.broken == nil {
-		x.broken, x.word = &word, true
-		s.words++
-	}
-	v.mu.Unlock()
+	own, late := v.noteWord(s, x, clean(node, r.Refusal))
 	if late {
-		return v.brokenLate(ctx, s, x)
+		return v.brokenLate(ctx, s, x, own)
 	}
 	if err := v.speak(s, x); err != nil && s.phaseNow(v) == registered {
 		return api.BrokenAnswer{}, err
@@ -115,7 +108,19 @@ func (v *Verifier) Broken(ctx context.Context, node string, r api.BrokenRequest)
 	case <-ctx.Done():
 		return api.BrokenAnswer{}, ctx.Err()
 	}
-	return v.brokenLate(ctx, s, x)
+	return v.brokenLate(ctx, s, x, own)
+}
+
+// noteWord gives what counts of a node: its word, or what was known of it before. late is true when the
+// start was decided already.
+func (v *Verifier) noteWord(s *start, x *seat, word enclave.Refusal) (own enclave.Refusal, late bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if x.broken == nil {
+		x.broken, x.word = &word, true
+		s.words++
+	}
+	return *x.broken, s.phase >= released
 }
 
 func (s *start) phaseNow(v *Verifier) phase {
@@ -126,20 +131,15 @@ func (s *start) phaseNow(v *Verifier) phase {
 
 // brokenLate rules on a failure that came after the decision, or that the decision did not see:
 // with the job's earlier failures it may turn out to be the policy's.
-func (v *Verifier) brokenLate(ctx context.Context, s *start, x *seat) (api.BrokenAnswer, error) {
-	v.mu.Lock()
-	all, fresh := s.failures()
-	denial := x.denial
-	size := len(s.seats)
-	own := *x.broken
-	v.mu.Unlock()
+func (v *Verifier) brokenLate(ctx context.Context, s *start, x *seat, own enclave.Refusal) (api.BrokenAnswer, error) {
+	all, fresh, denial := v.unruled(s, x)
 	if len(fresh) == 0 {
 		if denial == nil {
 			denial = &own
 		}
 		return api.BrokenAnswer{Refusal: *denial}, nil
 	}
-	storm, err := v.blame(context.WithoutCancel(ctx), size, all, fresh)
+	storm, err := v.blame(context.WithoutCancel(ctx), len(s.seats), all, fresh)
 	if err != nil {
 		return api.BrokenAnswer{}, ledgerRefusal(err)
 	}
@@ -147,14 +147,26 @@ func (v *Verifier) brokenLate(ctx context.Context, s *start, x *seat) (api.Broke
 	if storm[name(own)] {
 		final = stormRefusal(own)
 	}
-	v.mu.Lock()
-	x.denial = final
-	went, weak := s.phase == released, s.weak
-	v.mu.Unlock()
-	if went {
+	if went, weak := v.deny(s, x, final); went {
 		v.recant(context.WithoutCancel(ctx), s.plan, x.node.Name, weak, final)
 	}
 	return api.BrokenAnswer{Refusal: *final}, nil
+}
+
+// unruled is failures, and what the node was told already.
+func (v *Verifier) unruled(s *start, x *seat) (all, fresh []enclave.Refusal, denial *enclave.Refusal) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	all, fresh = s.failures()
+	return all, fresh, x.denial
+}
+
+// deny notes what a node is told after the decision. went is true when that was GO.
+func (v *Verifier) deny(s *start, x *seat, r *enclave.Refusal) (went, weak bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	x.denial = r
+	return s.phase == released, s.weak
 }
 
 // recant puts on record that a start which was let in was not kept: a node broke before it could let its

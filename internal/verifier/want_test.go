@@ -109,6 +109,30 @@ func TestANodeBreaksAfterItWasLetIn(t *testing.T) {
 	})
 }
 
+func TestANodeBreaksWhileItsEvidenceIsJudged(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []enclave.Fault{enclave.FaultNode, enclave.FaultService} {
+		bubble(t, "its word counts, and nobody waits for ever: "+string(fault), func(t *testing.T, w *world) {
+			k, other := w.register(job(7, "n1", "n2")), w.register(job(8, "n3"))
+			w.appraiser.Slow = 500 * time.Millisecond
+			got := together(map[string]func() error{
+				"evidence": func() error { return w.evidence(t.Context(), k, "n1") },
+				"broken": func() error {
+					time.Sleep(w.appraiser.Slow / 2)
+					return w.broken(t.Context(), k, "n1", "E240", fault)
+				},
+				"n2": func() error { return w.evidence(t.Context(), k, "n2") },
+			})
+			assert.Equal(t, "E240 "+string(fault), got["broken"])
+			assert.Equal(t, "E240 "+string(fault), got["evidence"])
+			e := w.entry(k)
+			require.NotNil(t, e.Refusal)
+			assert.Equal(t, enclave.Code("E240"), e.Refusal.Code)
+			assert.Equal(t, map[string]string{"n3": "go"}, w.all(other, "n3"), "another job")
+		})
+	}
+}
+
 func TestAWrongClockOfTheVerifier(t *testing.T) {
 	t.Parallel()
 	for name, ended := range map[string]string{"put back": "ended+3600000", "put forward": "ended-3600000"} {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/claim"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
@@ -34,6 +35,7 @@ type Report struct {
 // is simulated, always.
 type Appraiser struct {
 	Version byte
+	Slow    time.Duration // how long an appraisal takes
 
 	mu     sync.Mutex
 	judged []string
@@ -61,6 +63,7 @@ func (a *Appraiser) Judged() []string {
 
 // Appraise affirms a Report for this claim, of this machine, without a Fail.
 func (a *Appraiser) Appraise(rules verifier.Rules, e enclave.Evidence, c claim.Claim, m verifier.Machine) enclave.AttestationResult {
+	<-time.After(a.Slow)
 	if rules.Text != "" {
 		a.mu.Lock()
 		a.judged = append(a.judged, rules.Text)
