@@ -56,8 +56,10 @@ int slurm_spank_init_post_opt(spank_t spank, int ac, char **av)
 		return 0;
 	case S_CTX_REMOTE:
 		enclave_environment(spank);
-		if (enclave_environment_marked())
+		if (enclave_environment_marked()) {
 			enclave_privileges(ac, av);
+			enclave_hold(spank);
+		}
 		return 0;
 	default:
 		return 0;

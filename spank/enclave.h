@@ -9,6 +9,7 @@
  * gofile.c    the gate files, parsed; no Slurm and no file in it
  * env.c       slurmstepd only: the job's environment
  * privilege.c slurmstepd only: no setuid programs
+ * hold.c      slurmstepd only: no programs at all in a step that is refused
  */
 #ifndef ENCLAVE_H
 #define ENCLAVE_H
@@ -100,6 +101,10 @@ bool enclave_environment_marked(void);
 #define ENCLAVE_SETUID_ALLOW "setuid=allow"
 void enclave_privileges(int ac, char **av);
 bool enclave_privileges_kept(void);
+
+/* hold.c */
+int enclave_no_programs(void);
+void enclave_hold(spank_t spank);
 
 /* options.c */
 bool enclave_tenant_valid(const char *name);

@@ -20,6 +20,7 @@
 
 #define ENCLAVE_NO_NEW_PRIVILEGES() fake_no_new_privileges()
 #define ENCLAVE_NEW_SESSION_KEYRING() fake_new_session_keyring()
+#define ENCLAVE_NO_PROGRAMS() fake_no_programs()
 
 enum fake_path { FAKE_ROOT, FAKE_MARKER, FAKE_BOOT_ID, FAKE_PATHS };
 
@@ -28,15 +29,20 @@ uid_t fake_owner(const struct stat *st);
 gid_t fake_group(void);
 int fake_no_new_privileges(void);
 long fake_new_session_keyring(void);
+int fake_no_programs(void);
 
 /* The test's side. */
 void fake_reset(int context);
 void fake_set_path(int which, const char *path);
 void fake_set_owner(uid_t directories, uid_t files, gid_t group);
 void fake_set_job(uint32_t job, int known);
-void fake_set_stuck(int privileges, int keyring);
+void fake_set_stuck(int privileges, int keyring, int programs);
+void fake_set_step(uint32_t step);
 int fake_dropped(void);
 int fake_left(void);
+int fake_held(void);
+/* A child that has run enclave_no_programs tries to start a program in some ways; which one could, or "". */
+const char *fake_try_programs(int held);
 void fake_set_failing(int setenv_fails, int env_fails);
 int fake_env_add(const char *entry);
 int fake_env_count(void);

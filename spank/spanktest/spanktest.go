@@ -49,6 +49,8 @@ type Host struct {
 	EnvFail    bool          // Slurm doesn't hand the environment out
 	Stuck      bool          // the kernel doesn't let privileges go
 	Keyring    syscall.Errno // the kernel's answer to the wish for a new session keyring
+	Holdless   bool          // the kernel does not let execve be taken away
+	StepID     uint32        // Slurm's; 0 is the first
 	Word       string        // a word of plugstack.conf
 }
 
@@ -59,6 +61,7 @@ type Outcome struct {
 	Errors              string // one message per line
 	Dropped             bool   // setuid programs give nothing any more
 	Left                bool   // the step has a session keyring of its own
+	Held                bool   // the step starts no program any more
 }
 
 // Install makes h the state of the fake. Hooks called afterwards see it.
@@ -71,7 +74,8 @@ func (h Host) Install() {
 	}
 	C.fake_set_owner(C.uid_t(h.DirOwner), C.uid_t(h.FileOwner), C.gid_t(h.Group))
 	C.fake_set_job(C.uint32_t(h.Job), flag(!h.JobUnknown))
-	C.fake_set_stuck(flag(h.Stuck), C.int(h.Keyring))
+	C.fake_set_stuck(flag(h.Stuck), C.int(h.Keyring), flag(h.Holdless))
+	C.fake_set_step(C.uint32_t(h.StepID))
 	C.fake_set_failing(flag(h.SetenvFail), flag(h.EnvFail))
 	for _, e := range h.Env {
 		withString(e, func(s *C.char) { C.fake_env_add(s) })
@@ -87,7 +91,8 @@ func (h Host) Step(between func()) Outcome {
 		between()
 	}
 	o.Gate = Gate()
-	o.Env, o.Errors, o.Dropped, o.Left = Environment(), Errors(), C.fake_dropped() != 0, C.fake_left() != 0
+	o.Env, o.Errors = Environment(), Errors()
+	o.Dropped, o.Left, o.Held = C.fake_dropped() != 0, C.fake_left() != 0, C.fake_held() != 0
 	return o
 }
 
@@ -111,6 +116,10 @@ func PostOpt(word string) int {
 
 // Gate calls slurm_spank_task_init_privileged.
 func Gate() int { return int(C.fake_gate()) }
+
+// Programs are the ways in which a child of this process could start a program, held or not. The
+// child asks the kernel itself.
+func Programs(held bool) []string { return strings.Fields(C.GoString(C.fake_try_programs(flag(held)))) }
 
 // Errors are the messages so far.
 func Errors() string { return C.GoString(C.fake_errors()) }

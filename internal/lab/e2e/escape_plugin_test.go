@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -89,8 +90,29 @@ func gateAttempts(p prison) []attempt {
 			},
 			control: proof{"with GO", func(t *testing.T, a attempt) string { return step("alice", "--export="+forged)(t, a.try) }},
 		},
+		{
+			name: "the user's task epilog behind a task without GO", try: "echo LOOT",
+			in: func(t *testing.T, s string) string { return taskEpilog(t, p, s, withoutGo) },
+			control: proof{"with GO", func(t *testing.T, a attempt) string {
+				return taskEpilog(t, p, a.try, func(_ *testing.T, _ prison, f func() string) string { return f() })
+			}},
+		},
 		{name: "srun --no-allocate by the user", try: "echo LOOT", in: noAllocate("alice"), control: markerless(noAllocate("root"))},
 	}
+}
+
+// taskEpilog has a step's task epilog do something, and tells what it has said. Slurm runs it when a task
+// has ended, be it that the gate has ended it.
+func taskEpilog(t *testing.T, p prison, try string, during func(*testing.T, prison, func() string) string) string {
+	t.Helper()
+	const program, said = "/lustre/.escape/after", "/lustre/.escape/after.said"
+	p.run(t, "rm -f "+said+"; printf '#!/bin/sh\n{ "+try+"; id; } >>"+said+"\n' >"+program+"; chmod 755 "+program)
+	step := during(t, p, func() string {
+		r := on(t, "login", "alice", "srun", "--jobid="+p.job, "--overlap", "--nodelist=n1", "--nodes=1", "--task-epilog="+program, "true")
+		time.Sleep(2 * time.Second) // Slurm does not wait for it
+		return r.String()
+	})
+	return step + p.run(t, "cat "+said+" 2>&1; true")
 }
 
 // withoutGo does something while the node has no GO of the job, and no keeper that writes one anew.
