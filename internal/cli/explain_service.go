@@ -10,7 +10,7 @@ func explainService() []Explanation {
 		{"E504", "Not all nodes were ready by the deadline.", effectRequeued, "If it lasts: enclave report JOBID shows which phase takes long."},
 		{"E505", "The job was refused too often.", "The job ends and is not put back any more.", "enclave why JOBID names the last reason. Submit again when it is mended."},
 		{"E506", "GO could not be recorded on the controller's disk.", effectRequeued, "Admin: is /var/lib/slurm-enclave full or read-only?"},
-		{"E507", "The ledger cannot be used.", "Jobs go back to the queue until it can; no node is drained.", "Admin: is /var/lib/slurm-enclave full, read-only, or damaged?"},
+		{"E507", "The ledger cannot be used.", "Jobs go back to the queue until it can; no node is drained. A node that is revoked meanwhile is out at once, but only until enclaved is restarted: the reason says so.", "Admin: is /var/lib/slurm-enclave full, read-only, or damaged?"},
 		{"E508", "The policy was changed while the job started.", effectRequeued, "Nothing."},
 		{"E509", "enclaved is stopping.", effectRequeued, "Nothing: the job starts when it is back."},
 		{"E510", "A node of the job never spoke to the verifier.", effectRequeued, "At the third time an alarm names the node: are its certificate, the way to port 6830 and its prolog in order?"},

@@ -17,7 +17,7 @@ import (
 func (v *Verifier) Chips(ctx context.Context) (api.Chips, error) {
 	out := api.Chips{Chips: []api.Chip{}}
 	for _, n := range v.Inventory.Nodes {
-		enrolment, err := v.Ledger.Enrolled(ctx, n.Name)
+		enrolment, err := v.enrolled(ctx, n.Name)
 		if errors.Is(err, ledger.ErrNotFound) {
 			continue
 		}

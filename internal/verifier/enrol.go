@@ -144,7 +144,7 @@ func (v *Verifier) EnrolRequest(ctx context.Context, from string, r api.EnrolReq
 
 // EnrolStatus gives a node its certificate once the admin said yes. A certificate is no secret.
 func (v *Verifier) EnrolStatus(ctx context.Context, r api.EnrolStatusRequest) (api.EnrolStatus, error) {
-	if e, err := v.Ledger.Enrolled(ctx, r.Node); err == nil {
+	if e, err := v.enrolled(ctx, r.Node); err == nil {
 		cert, err := x509.ParseCertificate(e.Certificate)
 		if err != nil {
 			return api.EnrolStatus{}, ledgerRefusal(err)
@@ -165,7 +165,7 @@ func (v *Verifier) PendingEnrols(ctx context.Context) (api.PendingEnrols, error)
 	defer v.pending.mu.Unlock()
 	out := api.PendingEnrols{Pending: []api.PendingEnrol{}}
 	for _, w := range v.pending.list {
-		if e, err := v.Ledger.Enrolled(ctx, w.Node); err == nil {
+		if e, err := v.enrolled(ctx, w.Node); err == nil {
 			w.Replaces = e.Chip
 		}
 		out.Pending = append(out.Pending, w.PendingEnrol)
@@ -197,11 +197,11 @@ func (v *Verifier) EnrolApprove(ctx context.Context, admin uint32, r api.Approve
 	if err != nil {
 		return api.EnrolStatus{}, err
 	}
-	err = v.Ledger.Enrol(ctx, ledger.Enrolment{
+	err = v.enrol(ctx, ledger.Enrolment{
 		Node: w.Node, Chip: w.ChipID, ReportID: w.ReportID, Fingerprint: sha256.Sum256(der), Certificate: der, By: admin, At: time.Now(),
 	})
 	if err != nil {
-		return api.EnrolStatus{}, ledgerRefusal(err)
+		return api.EnrolStatus{}, err
 	}
 	v.pending.drop(r.Fingerprint)
 	v.tellFleet()
@@ -215,7 +215,7 @@ func (v *Verifier) Authenticate(ctx context.Context, der []byte) (string, error)
 	if err != nil {
 		return "", enclave.Refuse("E130", enclave.FaultService, "%v", err)
 	}
-	e, err := v.Ledger.Enrolled(ctx, node)
+	e, err := v.enrolled(ctx, node)
 	switch {
 	case err != nil && !errors.Is(err, ledger.ErrNotFound):
 		return "", ledgerRefusal(err)

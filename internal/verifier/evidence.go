@@ -159,7 +159,7 @@ func (v *Verifier) inForce(name string, digest enclave.Digest) bool {
 // appraise gives the result and, unless the node is affirmed, whose fault that is. seal says
 // whether a seed can be sealed for the node.
 func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Node, c claim.Claim, a *api.Announcement, seal func() error) (*enclave.AttestationResult, *enclave.Refusal) {
-	enrolled, err := v.Ledger.Enrolled(ctx, node.Name)
+	enrolled, err := v.enrolled(ctx, node.Name)
 	unread := err != nil && !errors.Is(err, ledger.ErrNotFound)
 	rules := v.rules(ctx, policy, c.Policy)
 	result := enclave.AttestationResult{Node: node.Name, Status: enclave.StatusNone}

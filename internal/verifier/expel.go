@@ -22,7 +22,7 @@ const (
 
 // expel takes a node off a running job's roster: a roster of the next epoch without it, a new
 // seed that it can't open, and word to all who watch. The job is lost with it. It is on record
-// before anybody hears of it, but a ledger that can't be written keeps no node in. Slurm is told
+// before anybody hears of it, but a ledger that can't be written, or read, keeps no node in. Slurm is told
 // afterwards, by endJob: the packets stop first.
 func (v *Verifier) expel(ctx context.Context, k enclave.JobKey, why *enclave.Refusal) (ledger.Entry, error) {
 	v.mu.Lock()
@@ -33,21 +33,32 @@ func (v *Verifier) expel(ctx context.Context, k enclave.JobKey, why *enclave.Ref
 	}
 	r.turn.Lock()
 	defer r.turn.Unlock()
-	e, err := v.Ledger.Entry(ctx, k)
-	if err != nil {
-		return e, ledgerRefusal(err)
-	}
+	e, unread := v.Ledger.Entry(ctx, k)
 	v.mu.Lock()
-	past, gone := r.why[why.Node], slices.Concat(r.gone, []string{why.Node})
+	past, gone, ending := r.why[why.Node], slices.Concat(r.gone, []string{why.Node}), r.ending
 	v.mu.Unlock()
+	if unread != nil { // what memory has is enough to end the job
+		e = ledger.Entry{Plan: r.plan, Refusal: ending}
+	}
 	if past != nil {
 		return e, past
 	}
 	row := ledger.Roster{Key: k, Epoch: r.epoch + 1, Gone: why.Node, Refusal: why, At: time.Now()}
-	later, failed := v.without(ctx, e, gone, &row)
+	var later *epoch
+	failed := unread
+	if unread == nil {
+		later, failed = v.without(ctx, e, gone, &row)
+	}
 	signed := failed == nil
 	e.Verdict, e.Refusal = enclave.VerdictRefused, cmp.Or(e.Refusal, why)
 	record := func(ctx context.Context) error {
+		if unread != nil {
+			was, err := v.Ledger.Entry(ctx, k)
+			if err != nil {
+				return err
+			}
+			e.Weak = was.Weak
+		}
 		if signed {
 			if err := v.Ledger.AddRoster(ctx, row); err != nil {
 				return err
@@ -164,11 +175,13 @@ func (v *Verifier) lose(ctx context.Context, k enclave.JobKey, why *enclave.Refu
 }
 
 // Revoke takes a node's certificate out of use at once, for the next call as for an open
-// connection, and the node out of every job that runs or starts on it. Those jobs end.
+// connection, and the node out of every job that runs or starts on it. Those jobs end. That the ledger
+// can't take it puts none of this off.
 func (v *Verifier) Revoke(ctx context.Context, admin uint32, r api.RevokeRequest) (api.RevokeAnswer, error) {
 	reason := printable(cmp.Or(r.Reason, "no reason given"), maxReason/2)
-	if err := v.Ledger.Revoke(ctx, r.Node, admin, reason, time.Now()); err != nil {
-		return api.RevokeAnswer{}, enclave.Refuse("E138", enclave.FaultRequest, "%v", err)
+	unstored := v.revoke(ctx, r.Node, admin, ban{at: time.Now(), why: reason})
+	if errors.Is(unstored, ledger.ErrNotFound) {
+		return api.RevokeAnswer{}, enclave.Refuse("E138", enclave.FaultRequest, "%v", unstored)
 	}
 	v.tellFleet()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -185,7 +198,21 @@ func (v *Verifier) Revoke(ctx context.Context, admin uint32, r api.RevokeRequest
 	for _, e := range lost {
 		v.endJob(ctx, e)
 	}
+	if unstored != nil {
+		refusal := unstoredRevocation(r.Node, len(lost), unstored)
+		v.alarm(ctx, refusal.Code, refusal.Reason)
+		return api.RevokeAnswer{}, refusal
+	}
 	return out, nil
+}
+
+// unstoredRevocation tells an operator what holds and what does not: only a start of enclaved can let
+// the node in again.
+func unstoredRevocation(node string, ended int, cause error) *enclave.Refusal {
+	r := enclave.Refuse(codeLedger, enclave.FaultService,
+		"node %s is out now and %d of its jobs are being ended, but the ledger can't be written: if enclaved is restarted before it can, the node is enrolled again: %v", printable(node, 64), ended, cause)
+	r.Fix = "make space on the controller, then again: enclave node revoke " + printable(node, 64)
+	return r
 }
 
 func revokedRefusal(node, reason string) *enclave.Refusal {
@@ -218,8 +245,10 @@ func (v *Verifier) jobsOf(why *enclave.Refusal) []enclave.JobKey {
 // drainRevoked needs no storm guard: an operator may take out as many nodes as he likes. The row
 // lets enclave node return undo the drain.
 func (v *Verifier) drainRevoked(ctx context.Context, why *enclave.Refusal) {
-	err := v.Ledger.AddFailures(ctx, []ledger.Failure{{Name: why.Check, Code: why.Code, Node: why.Node, At: time.Now(), Drained: true}})
-	if err != nil {
+	rows := []ledger.Failure{{Name: why.Check, Code: why.Code, Node: why.Node, At: time.Now(), Drained: true}}
+	store := func(ctx context.Context) error { return v.Ledger.AddFailures(ctx, rows) }
+	if err := store(ctx); err != nil {
+		v.later.keep(enclave.JobKey{}, "the drain of "+why.Node, store)
 		v.alarm(ctx, "E507", err.Error())
 	}
 	v.carryOut(ctx, ruling{drain: []enclave.Refusal{*why}})

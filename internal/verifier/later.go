@@ -13,7 +13,7 @@ import (
 const maxLater = maxNodes
 
 // later are writes that the ledger could not take, and that nobody asks for twice: a decision, a node that
-// left a job, a node's last word, a start's end. They are kept, in their order, until there is space again,
+// left a job, a node's last word, a start's end, a revocation. They are kept, in their order, until there is space again,
 // in memory only. If enclaved ends before, the receipt says that the node did not report, and Slurm is
 // asked for the end; whoever told was answered that nothing was stored.
 type later struct {
@@ -22,9 +22,16 @@ type later struct {
 }
 
 type laterWrite struct {
-	job   enclave.JobKey
+	job   enclave.JobKey // zero for a write of no job
 	what  string
 	write func(context.Context) error
+}
+
+func (w laterWrite) name() string {
+	if w.job == (enclave.JobKey{}) {
+		return w.what
+	}
+	return w.what + " of job " + w.job.String()
 }
 
 // keep takes a write in the place of an earlier one of the same name.
@@ -52,7 +59,7 @@ func (l *later) write(ctx context.Context) error {
 		w := l.kept[0]
 		l.mu.Unlock()
 		if err := w.write(ctx); err != nil {
-			return fmt.Errorf("store %s of job %s: %w", w.what, w.job, err)
+			return fmt.Errorf("store %s: %w", w.name(), err)
 		}
 		l.mu.Lock()
 		l.kept = slices.DeleteFunc(l.kept, func(o laterWrite) bool { return o.job == w.job && o.what == w.what })

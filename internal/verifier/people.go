@@ -237,6 +237,10 @@ func (v *Verifier) LatestEvidence(ctx context.Context, who Viewer, node string) 
 // revokedLine says of a node that is not enrolled any more when and why it was taken out: that is the
 // latest of it, whatever its evidence was.
 func (v *Verifier) revokedLine(ctx context.Context, line *api.NodeLine) error {
+	if b, out := v.banned.get(line.Name); out {
+		line.RevokedAt, line.Refusal = &b.at, revokedRefusal(line.Name, b.why)
+		return nil
+	}
 	all, err := v.Ledger.Enrolments(ctx, line.Name)
 	if err != nil || len(all) == 0 {
 		return err
@@ -248,7 +252,7 @@ func (v *Verifier) revokedLine(ctx context.Context, line *api.NodeLine) error {
 
 func (v *Verifier) nodeLine(ctx context.Context, node string) (api.NodeLine, error) {
 	line := api.NodeLine{Name: node, Result: enclave.StatusNone}
-	e, err := v.Ledger.Enrolled(ctx, node)
+	e, err := v.enrolled(ctx, node)
 	if err == nil {
 		at := e.At
 		line.Enrolled, line.ChipID, line.ReportID, line.Fingerprint, line.EnrolledAt = true, e.Chip, e.ReportID, e.Fingerprint.String(), &at

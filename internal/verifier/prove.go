@@ -40,7 +40,7 @@ func (p *proofs) since(node string, t time.Time) bool {
 // Prove judges an enrolled node's evidence as for a job, under the site's default policy. A node
 // that fails is told why; nothing happens to it.
 func (v *Verifier) Prove(ctx context.Context, node string, r api.ProveRequest) (api.ProveAnswer, error) {
-	enrolled, err := v.Ledger.Enrolled(ctx, node)
+	enrolled, err := v.enrolled(ctx, node)
 	if err != nil {
 		return api.ProveAnswer{}, enclave.Refuse("E130", enclave.FaultService, "node %s is not enrolled", node)
 	}

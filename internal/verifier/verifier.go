@@ -105,6 +105,7 @@ type Verifier struct {
 	unsealed map[enclave.JobKey]time.Time // receipts that could not be made, by when that was told
 	ended    map[enclave.JobKey]time.Time // starts whose receipts wait, by when that began on this process's own clock
 	later    later
+	banned   *banned
 	asked    time.Time               // when Slurm was last asked about jobs that nobody said to be over
 	dead     map[enclave.JobKey]bool // those that were not alive then
 	tickets  *tickets
@@ -136,7 +137,7 @@ func New(ctx context.Context, s Settings) (*Verifier, error) {
 		return nil, err
 	}
 	v := &Verifier{
-		Settings: s, lines: map[string]enclave.Node{}, tickets: newTickets(), pending: newPending(), proofs: proofs{at: map[string]time.Time{}}, starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
+		Settings: s, lines: map[string]enclave.Node{}, banned: newBanned(), tickets: newTickets(), pending: newPending(), proofs: proofs{at: map[string]time.Time{}}, starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
 		over: make(chan struct{}, 1), fleet: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{},
 		ended: map[enclave.JobKey]time.Time{},
 	}
