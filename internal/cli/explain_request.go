@@ -45,7 +45,7 @@ func explainProtocol() []Explanation {
 		{"E121", "The same start of the job was registered with another content.", effectRequeued, "Admin: is a second PrologSlurmctld configured, or a second cluster of this name?"},
 		{"E122", "A uid below UID_MIN is registered for an enclave.", effectGate, "Submit as the user whose data it is."},
 		{"E123", "A node of the job is not in inventory.yaml.", effectRequeued, "Admin: add the node there, or take it out of the partition."},
-		{"E124", "A node asked for nonces faster than they expire.", effectCall, "Nothing: it waits. If it lasts, look at the node's prolog."},
+		{"E124", "A node asked for nonces faster than they expire, or renews ten times as often as it is to.", effectCall, "Nothing: it waits. If it lasts, look at the node's prolog."},
 		{"E125", "A node announced itself a second time, or after barrier 1 had closed.", effectCall, "Nothing, after a network fault. Otherwise two machines use one node certificate: revoke it."},
 		{"E126", "The nonce is unknown, used, expired or another node's.", effectCall, "Nothing: the prolog asks for another. If it lasts, look for a slow attestation device."},
 		{"E127", "The announcement is not signed by the key that it announces.", effectCall, "Nodes and verifier must be of the same release; otherwise something alters traffic between them."},

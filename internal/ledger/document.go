@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
@@ -21,7 +22,7 @@ type endorsements struct {
 const insertDocument = "INSERT INTO documents (digest, body) VALUES (?,?) ON CONFLICT DO NOTHING"
 
 // stored remembers documents that are in the ledger: what AMD signed for a product comes with the
-// evidence of each of its chips. A document never leaves the ledger.
+// evidence of each of its chips. A document that evidence of a job names never leaves the ledger.
 type stored struct {
 	mu      sync.Mutex
 	digests map[enclave.Digest]struct{}
@@ -72,14 +73,23 @@ func (l *Ledger) endorsing(e enclave.Endorsements) (out endorsements, missing []
 	return out, missing
 }
 
-// certificates is what came with a piece of evidence, of the row or of the document that it names.
-const certificates = "coalesce((SELECT body FROM documents WHERE digest=delivered), certificates)"
+// certificates is what came with a piece of evidence: of the row, or of the document that it names.
+const certificates = "coalesce((SELECT body FROM documents WHERE digest=delivered), certificates), coalesce(delivered, '')"
 
-// delivering names the certificates that came with evidence: a host hands out the same for each report, and they
-// are more than the report.
-func (l *Ledger) delivering(body []byte, missing []document) (delivered sql.NullString, _ []document) {
+// asJudged is in the place of a document's name where the certificates could be read: what they were
+// wrapped in is the host's own writing, as long as it likes, and other with each report if it wants to fill
+// the disk.
+const asJudged = "judged"
+
+// delivering names the certificates that came with evidence. Where they could be read, what was judged
+// of them is all that is kept; else they stay as they came, for nobody could say again why they failed.
+func (l *Ledger) delivering(e Evidence, missing []document) (delivered sql.NullString, _ []document) {
+	body := e.Evidence.Certificates
 	if len(body) == 0 {
 		return delivered, missing
+	}
+	if len(e.Result.Endorsements.Certificates) != 0 {
+		return sql.NullString{String: asJudged, Valid: true}, missing
 	}
 	d := enclave.Digest(sha256.Sum256(body))
 	if !l.stored.has(d) {
@@ -88,8 +98,18 @@ func (l *Ledger) delivering(body []byte, missing []document) (delivered sql.Null
 	return sql.NullString{String: d.String(), Valid: true}, missing
 }
 
+// judged are the certificates of evidence one after the other, a form that every reader of them knows.
+func judged(e enclave.Endorsements) []byte { return slices.Concat(e.Certificates...) }
+
+// read is a row of evidence, and what it names.
+type read struct {
+	Evidence
+	delivered string
+	by        endorsements
+}
+
 // endorse gives pieces of evidence back what they were judged by.
-func (l *Ledger) endorse(ctx context.Context, list []Evidence, by []endorsements) error {
+func (l *Ledger) endorse(ctx context.Context, list []read) ([]Evidence, error) {
 	known := map[enclave.Digest][]byte{}
 	find := func(digests []enclave.Digest) ([][]byte, error) {
 		var out [][]byte
@@ -105,17 +125,22 @@ func (l *Ledger) endorse(ctx context.Context, list []Evidence, by []endorsements
 		}
 		return out, nil
 	}
-	for i := range list {
-		e := &list[i].Result.Endorsements
+	out := make([]Evidence, 0, len(list))
+	for _, r := range list {
+		e := &r.Result.Endorsements
 		var errs [3]error
-		e.Certificates, errs[0] = find(by[i].Certificates)
-		e.Authorities, errs[1] = find(by[i].Authorities)
-		e.CRLs, errs[2] = find(by[i].CRLs)
+		e.Certificates, errs[0] = find(r.by.Certificates)
+		e.Authorities, errs[1] = find(r.by.Authorities)
+		e.CRLs, errs[2] = find(r.by.CRLs)
 		if err := errors.Join(errs[:]...); err != nil {
-			return err
+			return nil, err
 		}
+		if r.delivered == asJudged {
+			r.Evidence.Evidence.Certificates = judged(*e)
+		}
+		out = append(out, r.Evidence)
 	}
-	return nil
+	return out, nil
 }
 
 // Document finds a document by its SHA-256.

@@ -39,26 +39,3 @@ func (l *Ledger) Policy(ctx context.Context, d enclave.Digest) (Policy, error) {
 	p.At = time.UnixMilli(at).UTC()
 	return p, nil
 }
-
-// LatestEvidence is the last evidence that came from a node, for whatever purpose and whatever
-// was said of it.
-func (l *Ledger) LatestEvidence(ctx context.Context, node string) (Evidence, error) {
-	e := Evidence{Node: node}
-	var nonce string
-	var keys, result sql.NullString
-	var at int64
-	err := l.db.QueryRowContext(ctx, "SELECT cluster, job, restart, purpose, epoch, nonce, report, "+certificates+`, provider, keys, result, at
-		FROM evidence WHERE node=? ORDER BY id DESC LIMIT 1`, node).
-		Scan(&e.Key.Cluster, &e.Key.Job, &e.Key.Restart, &e.Purpose, &e.Epoch, &nonce, &e.Evidence.Report, &e.Evidence.Certificates, &e.Evidence.Provider, &keys, &result, &at)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = ErrNotFound
-	}
-	if err == nil {
-		err = errors.Join(e.Nonce.UnmarshalText([]byte(nonce)), column(keys, &e.Keys), column(result, &e.Result))
-	}
-	if err != nil {
-		return Evidence{}, fmt.Errorf("find evidence of %s: %w", node, err)
-	}
-	e.At = time.UnixMilli(at).UTC()
-	return e, nil
-}

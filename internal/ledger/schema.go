@@ -85,5 +85,12 @@ DROP INDEX jobs_running;             -- one that was refused runs until Slurm ha
 CREATE INDEX jobs_running ON jobs (cluster) WHERE started IS NOT NULL AND ended IS NULL;
 `, `
 ALTER TABLE evidence ADD COLUMN delivered TEXT; -- digest of the document that is its certificates; NULL: they are in the row
+`, `
+DELETE FROM documents WHERE digest NOT IN (
+  SELECT delivered FROM evidence WHERE delivered IS NOT NULL
+  UNION SELECT value FROM evidence, json_each(endorsements, '$.certificates')
+  UNION SELECT value FROM evidence, json_each(endorsements, '$.authorities')
+  UNION SELECT value FROM evidence, json_each(endorsements, '$.crls')
+);                                   -- renewals whose row has gone left them; delivered may be 'judged' from here on
 `}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/go-sev-guest/abi"
@@ -97,9 +98,14 @@ func Verify(report []byte, certs Chain, opt Options) Result {
 	return res
 }
 
-// endorsements are the inputs of the checks that Verify made, for whoever makes them again.
+// endorsements are the inputs of the checks that Verify made, for whoever makes them again. Behind a
+// chain that passed they are what AMD has signed and nothing else: whatever a host gives besides is its
+// own writing, as long as it likes, and no check would come out another way without it.
 func (v *verification) endorsements() enclave.Endorsements {
 	e := enclave.Endorsements{Certificates: v.chain.der()}
+	if v.chained {
+		e.Certificates = v.vouched()
+	}
 	if v.pin.root == nil {
 		return e
 	}
@@ -110,6 +116,17 @@ func (v *verification) endorsements() enclave.Endorsements {
 		}
 	}
 	return e
+}
+
+// vouched are the certificate that was judged, and the pinned ones that came with it.
+func (v *verification) vouched() [][]byte {
+	out := [][]byte{v.cert.Raw}
+	for _, c := range v.chain.others {
+		if v.opt.Roots.copyOf(c.Raw) != nil && !slices.ContainsFunc(out, func(b []byte) bool { return bytes.Equal(b, c.Raw) }) {
+			out = append(out, c.Raw)
+		}
+	}
+	return out
 }
 
 func pass(format string, args ...any) (enclave.CheckResult, string) {

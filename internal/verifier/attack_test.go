@@ -373,18 +373,9 @@ func TestEnrolment(t *testing.T) {
 	t.Parallel()
 	wish := func(t *testing.T, w *world, node string) (api.EnrolRequest, ed25519.PrivateKey) {
 		t.Helper()
-		n := w.nodes[node]
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		require.NoError(t, err)
-		csr, err := pki.Request(node, key)
-		require.NoError(t, err)
-		nonce, err := w.v.EnrolNonce(t.Context(), api.EnrolNonceRequest{Node: node})
-		require.NoError(t, err)
-		r := api.EnrolRequest{Node: node, Nonce: nonce.Nonce, HPKE: n.Keys.HPKE, CSR: csr}
-		c := api.EnrolClaim(nonce.Cluster, pki.KeyDigest(w.v.Public()), nonce.Policy, node, nonce.Nonce, r.EnrolKeys(enclave.PublicKey(key.Public().(ed25519.PublicKey))))
-		r.Evidence, err = n.Evidence(c)
-		require.NoError(t, err)
-		return r, key
+		return w.wish(node, key), key
 	}
 	bubble(t, "a node is enrolled by an admin who names its chip", func(t *testing.T, w *world) {
 		r, _ := wish(t, w, "n1")

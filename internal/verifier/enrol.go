@@ -28,7 +28,8 @@ const (
 
 type wish struct {
 	api.PendingEnrol
-	key ed25519.PublicKey
+	key   ed25519.PublicKey
+	nonce enclave.Nonce // of its evidence
 }
 
 // pending are the wishes that no admin has answered. They live in memory only.
@@ -36,6 +37,9 @@ type pending struct {
 	mu    sync.Mutex
 	list  map[enclave.Digest]wish // by fingerprint of the node's key
 	chips map[string]api.Chip     // by node of the inventory: whose certificate nobody has
+
+	storing sync.Mutex      // held from add until the ledger has what the list says
+	gone    []enclave.Nonce // of evidence whose wish has gone, and that is still in the ledger
 }
 
 func newPending() *pending {
@@ -48,7 +52,7 @@ func (p *pending) add(w wish) error {
 	same := 0
 	for f, o := range p.list {
 		if time.Since(o.At) > keepPending {
-			delete(p.list, f)
+			p.leave(f)
 			continue
 		}
 		if o.Node == w.Node && f != w.Fingerprint {
@@ -58,7 +62,38 @@ func (p *pending) add(w wish) error {
 	if len(p.list) >= maxPending || same >= maxPendingNode {
 		return enclave.Refuse("E137", enclave.FaultService, "too many enrolments are pending")
 	}
+	p.leave(w.Fingerprint)
 	p.list[w.Fingerprint] = w
+	return nil
+}
+
+// leave takes a wish off the list, whose evidence is to leave the ledger. The caller holds p.mu.
+func (p *pending) leave(f enclave.Digest) {
+	if w, ok := p.list[f]; ok {
+		p.gone = append(p.gone, w.nonce)
+		delete(p.list, f)
+	}
+}
+
+// keepWish puts a wish before the admin, and its evidence into the ledger in the place of that of wishes
+// that it replaces or that have expired: a chip that is genuine, somewhere, may ask as often as it likes.
+func (v *Verifier) keepWish(ctx context.Context, w wish, e ledger.Evidence) error {
+	p := v.pending
+	p.storing.Lock()
+	defer p.storing.Unlock()
+	if err := p.add(w); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	gone := p.gone
+	p.mu.Unlock()
+	if err := v.Ledger.AddUnbound(ctx, e, gone...); err != nil {
+		p.drop(w.Fingerprint)
+		return ledgerRefusal(err)
+	}
+	p.mu.Lock()
+	p.gone = p.gone[len(gone):]
+	p.mu.Unlock()
 	return nil
 }
 
@@ -122,22 +157,18 @@ func (v *Verifier) EnrolRequest(ctx context.Context, from string, r api.EnrolReq
 		}
 		return api.EnrolTicket{}, refusal
 	}
-	w := wish{key: pub, PendingEnrol: api.PendingEnrol{
+	w := wish{key: pub, nonce: r.Nonce, PendingEnrol: api.PendingEnrol{
 		Node: r.Node, Fingerprint: sha256.Sum256(pub), ChipID: result.ChipID, Result: result, At: time.Now(), From: from,
 	}}
 	if masked(w.ChipID) {
 		w.ReportID = result.ReportID
 	}
-	if err = v.pending.add(w); err != nil {
-		return api.EnrolTicket{}, err
-	}
-	err = v.Ledger.AddEvidence(ctx, ledger.Evidence{
+	err = v.keepWish(ctx, w, ledger.Evidence{
 		Key: enclave.JobKey{Cluster: v.Config.Cluster}, Node: r.Node, Purpose: uint8(claim.PurposeEnrol), Nonce: r.Nonce,
 		Keys: keys, Evidence: r.Evidence, Result: result, At: w.At,
 	})
 	if err != nil {
-		v.pending.drop(w.Fingerprint)
-		return api.EnrolTicket{}, ledgerRefusal(err)
+		return api.EnrolTicket{}, err
 	}
 	return api.EnrolTicket{Fingerprint: w.Fingerprint}, nil
 }

@@ -13,32 +13,43 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
-// keepProof is how long a node's proof outside of a job is good for an admin to return the node.
-const keepProof = 15 * time.Minute
+// proofGood is how long a node's proof outside of a job is good for an admin to return the node.
+const proofGood = 15 * time.Minute
 
 // proofs are when nodes last proved themselves outside of a job. They live in memory only: after
 // a restart a node is asked once more.
 type proofs struct {
-	mu sync.Mutex
-	at map[string]time.Time
+	mu   sync.Mutex
+	last map[string]proof
 }
 
-func (p *proofs) add(node string) {
+type proof struct {
+	at    time.Time
+	nonce enclave.Nonce // of its evidence
+}
+
+// keepProof stores a proof in the place of the node's one before: it may make as many as it likes.
+func (v *Verifier) keepProof(ctx context.Context, e ledger.Evidence) error {
+	p := &v.proofs
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.at[node] = time.Now()
+	if err := v.Ledger.AddUnbound(ctx, e, p.last[e.Node].nonce); err != nil {
+		return err
+	}
+	p.last[e.Node] = proof{at: time.Now(), nonce: e.Nonce}
+	return nil
 }
 
 // since is true for a proof that is not older than t, and young enough.
 func (p *proofs) since(node string, t time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	at, ok := p.at[node]
-	return ok && !at.Before(t) && time.Since(at) <= keepProof
+	last, ok := p.last[node]
+	return ok && !last.at.Before(t) && time.Since(last.at) <= proofGood
 }
 
 // Prove judges an enrolled node's evidence as for a job, under the site's default policy. A node
-// that fails is told why; nothing happens to it.
+// that fails is told why; nothing happens to it, and nothing of it is kept.
 func (v *Verifier) Prove(ctx context.Context, node string, r api.ProveRequest) (api.ProveAnswer, error) {
 	enrolled, err := v.enrolled(ctx, node)
 	if err != nil {
@@ -62,13 +73,6 @@ func (v *Verifier) Prove(ctx context.Context, node string, r api.ProveRequest) (
 		result = v.Appraiser.Appraise(Rules{}, r.Evidence, c, Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID})
 	})
 	result.Node = node
-	err = v.Ledger.AddEvidence(ctx, ledger.Evidence{
-		Key: enclave.JobKey{Cluster: v.Config.Cluster}, Node: node, Purpose: uint8(claim.PurposeEnrol), Nonce: r.Nonce,
-		Keys: keys, Evidence: r.Evidence, Result: result, At: time.Now(),
-	})
-	if err != nil {
-		return api.ProveAnswer{}, ledgerRefusal(err)
-	}
 	if failed := result.Failed(); failed != nil {
 		refusal := enclave.Refuse(codeOf(failed.Name), enclave.FaultNode, "check %s: %s", failed.Name, failed.Reason)
 		refusal.Node, refusal.Check = node, failed.Name
@@ -77,7 +81,13 @@ func (v *Verifier) Prove(ctx context.Context, node string, r api.ProveRequest) (
 	if result.Status != enclave.StatusAffirming {
 		return api.ProveAnswer{}, enclave.Refuse(codeOf("appraisal"), enclave.FaultNode, "nothing was affirmed")
 	}
-	v.proofs.add(node)
+	err = v.keepProof(ctx, ledger.Evidence{
+		Key: enclave.JobKey{Cluster: v.Config.Cluster}, Node: node, Purpose: uint8(claim.PurposeEnrol), Nonce: r.Nonce,
+		Keys: keys, Evidence: r.Evidence, Result: result, At: time.Now(),
+	})
+	if err != nil {
+		return api.ProveAnswer{}, ledgerRefusal(err)
+	}
 	return api.ProveAnswer{Result: result}, nil
 }
 

@@ -20,7 +20,11 @@ func (v *Verifier) renewNonce(ctx context.Context, node string, r api.NonceReque
 	if err != nil {
 		return api.NonceAnswer{}, err
 	}
-	n, err := v.tickets.give(holder{r.Job, node, r.Purpose}, v.Config.Limits.Nonce())
+	h := holder{r.Job, node, r.Purpose}
+	if err = v.tickets.inPace(h, time.Duration(v.Config.Limits.RenewSeconds)*time.Second); err != nil {
+		return api.NonceAnswer{}, err
+	}
+	n, err := v.tickets.give(h, v.Config.Limits.Nonce())
 	if err != nil {
 		return api.NonceAnswer{}, err
 	}

@@ -132,7 +132,7 @@ func (v *Verifier) Return(ctx context.Context, node string) error {
 		return enclave.Refuse("E140", enclave.FaultRequest, "node %s is not drained by the verifier", printable(node, 64))
 	}
 	if !v.proofs.since(node, f.At) {
-		r := enclave.Refuse("E156", enclave.FaultRequest, "node %s was drained for %s and has not proved itself since, or not within %d minutes", node, f.Code, int(keepProof.Minutes()))
+		r := enclave.Refuse("E156", enclave.FaultRequest, "node %s was drained for %s and has not proved itself since, or not within %d minutes", node, f.Code, int(proofGood.Minutes()))
 		r.Fix = "on " + node + ", as root: enclave node prove; then again: enclave node return " + node
 		return r
 	}

@@ -2,8 +2,11 @@ package verifier
 
 import (
 	"crypto/rand"
+	"maps"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/claim"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
@@ -15,6 +18,10 @@ const (
 	maxTickets      = 8
 	maxEnrolTickets = 256
 )
+
+// renewalsPerPeriod is how often a node may ask to be renewed while it is to be once, behind the first few:
+// each leaves a row for ever, and a node whose renewal failed for no fault of its own tries again.
+const renewalsPerPeriod = 10
 
 // holder is whom a nonce was given to: evidence of anybody else, or for anything else, can't use it.
 type holder struct {
@@ -34,10 +41,11 @@ type tickets struct {
 	out  map[enclave.Nonce]ticket
 	held map[holder]int
 	sum  map[claim.Purpose]int
+	pace map[holder]*rate.Limiter // of renewals
 }
 
 func newTickets() *tickets {
-	return &tickets{out: map[enclave.Nonce]ticket{}, held: map[holder]int{}, sum: map[claim.Purpose]int{}}
+	return &tickets{out: map[enclave.Nonce]ticket{}, held: map[holder]int{}, sum: map[claim.Purpose]int{}, pace: map[holder]*rate.Limiter{}}
 }
 
 // give makes a nonce, or refuses a holder that has too many.
@@ -56,6 +64,21 @@ func (t *tickets) give(h holder, life time.Duration) (enclave.Nonce, error) {
 	t.held[h]++
 	t.sum[h.purpose]++
 	return n, nil
+}
+
+// inPace refuses a holder that renews much more often than every period.
+func (t *tickets) inPace(h holder, period time.Duration) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.pace[h]
+	if l == nil {
+		l = rate.NewLimiter(rate.Every(period/renewalsPerPeriod), maxTickets)
+		t.pace[h] = l
+	}
+	if !l.Allow() {
+		return enclave.Refuse("E124", enclave.FaultService, "node %s renews too often: every %s is enough", h.node, period)
+	}
+	return nil
 }
 
 func (t *tickets) full(h holder) bool {
@@ -101,4 +124,5 @@ func (t *tickets) forget(key enclave.JobKey) {
 			t.drop(n, k)
 		}
 	}
+	maps.DeleteFunc(t.pace, func(h holder, _ *rate.Limiter) bool { return h.key == key })
 }

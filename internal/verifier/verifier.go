@@ -137,7 +137,7 @@ func New(ctx context.Context, s Settings) (*Verifier, error) {
 		return nil, err
 	}
 	v := &Verifier{
-		Settings: s, lines: map[string]enclave.Node{}, banned: newBanned(), tickets: newTickets(), pending: newPending(), proofs: proofs{at: map[string]time.Time{}}, starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
+		Settings: s, lines: map[string]enclave.Node{}, banned: newBanned(), tickets: newTickets(), pending: newPending(), proofs: proofs{last: map[string]proof{}}, starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
 		over: make(chan struct{}, 1), fleet: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{},
 		ended: map[enclave.JobKey]time.Time{},
 	}
