@@ -46,11 +46,15 @@ type jobAnswer struct {
 	ExitCode     *exitCode `json:"exit_code"`
 	AllocNode    string    `json:"allocating_node"`
 	AdminComment string    `json:"admin_comment"`
+	ArrayJob     *number   `json:"array_job_id"` // 0, or not set, of a job of its own
 }
 
 // storedAnswer is a start of a job as slurmdbd tells it.
 type storedAnswer struct {
-	ID      *number `json:"job_id"`
+	ID    *number `json:"job_id"`
+	Array struct {
+		Job *number `json:"job_id"` // 0 of a job of its own
+	} `json:"array"`
 	Comment struct {
 		Administrator string `json:"administrator"`
 	} `json:"comment"`

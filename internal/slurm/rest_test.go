@@ -260,7 +260,7 @@ func TestRESTWrites(t *testing.T) {
 	t.Run("26.05 takes every act but one", func(t *testing.T) {
 		t.Parallel()
 		r, s, sc := release(t, "26.05", map[string]reply{
-			"POST /slurm/v0.0.45/node/n1": {body: fine}, "POST /slurm/v0.0.45/job/4": {body: fine}, "DELETE /slurm/v0.0.45/job/4": {body: fine},
+			"GET /slurm/v0.0.45/job/4": {body: lone}, "GET /slurmdb/v0.0.45/job/4": {body: storedLone}, "POST /slurm/v0.0.45/node/n1": {body: fine}, "POST /slurm/v0.0.45/job/4": {body: fine}, "DELETE /slurm/v0.0.45/job/4": {body: fine},
 			"POST /slurm/v0.0.45/jobs/requeue": {body: `{"status":[{"job_id":4,"error_code":0,"error":"No error"}],"errors":[]}`}, "POST /slurmdb/v0.0.45/job/4": {body: fine},
 		})
 		ctx := t.Context()
@@ -274,16 +274,21 @@ func TestRESTWrites(t *testing.T) {
 		assert.Equal(t, []string{
 			`POST /slurm/v0.0.45/node/n1 {"state":["DRAIN"],"reason":"enclave:E220 report?State=RESUME"}`,
 			`POST /slurm/v0.0.45/node/n1 {"state":["RESUME"]}`,
+			`GET /slurm/v0.0.45/job/4`,
 			`POST /slurm/v0.0.45/job/4 {"admin_comment":"enclave={\"v\":\"refused\",\"t\":\"it's; $(reboot)\"}\nline"}`,
+			`GET /slurmdb/v0.0.45/job/4`,
 			`POST /slurmdb/v0.0.45/job/4 {"comment":{"administrator":"enclave={\"v\":\"refused\",\"t\":\"it's; $(reboot)\"}\nline"}}`,
+			`GET /slurm/v0.0.45/job/4`,
 			`POST /slurm/v0.0.45/jobs/requeue {"jobs":["4"]}`,
+			`GET /slurm/v0.0.45/job/4`,
 			`DELETE /slurm/v0.0.45/job/4`,
 		}, s.asked)
 		assert.Equal(t, []string{`scontrol ["notify" "4" "enclave: E102"]`}, sc.asked)
 	})
 	t.Run("22.05 takes one", func(t *testing.T) {
 		t.Parallel()
-		r, s, sc := release(t, "22.05", map[string]reply{"DELETE /slurm/v0.0.38/job/4": {body: fine}})
+		r, s, sc := release(t, "22.05", map[string]reply{"DELETE /slurm/v0.0.38/job/4": {body: fine}},
+			answer{}, answer{}, answer{out: single}, answer{}, answer{out: single}, answer{}, answer{out: single})
 		ctx := t.Context()
 		require.NoError(t, r.Drain(ctx, "n1", "enclave:E220 x"))
 		require.NoError(t, r.Resume(ctx, "n1"))
@@ -292,11 +297,13 @@ func TestRESTWrites(t *testing.T) {
 		require.NoError(t, r.Requeue(ctx, 4))
 		require.NoError(t, r.Cancel(ctx, 4))
 		assert.Equal(t, []string{"DELETE /slurm/v0.0.38/job/4"}, s.asked)
-		assert.Len(t, sc.asked, 4)
+		assert.Len(t, sc.asked, 7, "four acts, and three questions which element of an array the job is")
 	})
 	t.Run("an error in an answer with status 200 is one", func(t *testing.T) {
 		t.Parallel()
-		r, _, _ := release(t, "24.11", map[string]reply{"POST /slurm/v0.0.42/job/4": {body: recorded(t, "22.05-post-comment")}})
+		r, _, _ := release(t, "24.11", map[string]reply{
+			"GET /slurm/v0.0.42/job/4": {body: lone}, "POST /slurm/v0.0.42/job/4": {body: recorded(t, "22.05-post-comment")},
+		})
 		err := r.SetAdminComment(t.Context(), 4, "x")
 		require.ErrorContains(t, err, "Failure during parsing")
 	})
@@ -308,23 +315,30 @@ func TestRESTWrites(t *testing.T) {
 		killed := func(code int) reply {
 			return reply{0, fmt.Sprintf(`{"errors":[],"status":[{"error":{"string":"x","code":%d,"message":"m"},"step_id":"4","job_id":{"set":true,"number":4}}]}`, code)}
 		}
-		again, _, _ := release(t, "26.05", map[string]reply{
+		known := func(answers map[string]reply) map[string]reply {
+			for id := 4; id <= 8; id++ {
+				answers[fmt.Sprintf("GET /slurm/v0.0.45/job/%d", id)] = reply{body: strings.Replace(lone, `"job_id":4`, fmt.Sprintf(`"job_id":%d`, id), 1)}
+				answers[fmt.Sprintf("GET /slurmdb/v0.0.45/job/%d", id)] = reply{body: strings.Replace(storedLone, `"job_id":4`, fmt.Sprintf(`"job_id":%d`, id), 1)}
+			}
+			return answers
+		}
+		again, _, _ := release(t, "26.05", known(map[string]reply{
 			"DELETE /slurm/v0.0.45/job/4": killed(2021), "DELETE /slurm/v0.0.45/job/5": killed(2017), "DELETE /slurm/v0.0.45/job/6": killed(2002), "DELETE /slurm/v0.0.45/job/7": killed(0),
 			"DELETE /slurm/v0.0.45/job/8": {body: `{"errors":[],"status":[{"error":{"string":"x"}}]}`},
 			"POST /slurm/v0.0.45/job/4":   {body: `{"errors":[],"results":[{"job_id":4,"error_code":2084,"error":"finished"}]}`},
-		})
+		}))
 		require.NoError(t, again.Cancel(t.Context(), 4))
 		require.ErrorIs(t, again.Cancel(t.Context(), 5), slurm.ErrNoJob)
 		require.ErrorContains(t, again.Cancel(t.Context(), 6), "(2002)")
 		require.NoError(t, again.Cancel(t.Context(), 7))
 		require.ErrorContains(t, again.Cancel(t.Context(), 8), "without a code")
 		require.ErrorIs(t, again.SetAdminComment(t.Context(), 4, "x"), slurm.ErrFinished)
-		r, _, _ := release(t, "26.05", map[string]reply{
+		r, _, _ := release(t, "26.05", known(map[string]reply{
 			"POST /slurm/v0.0.45/job/4": say(2084), "DELETE /slurm/v0.0.45/job/4": say(2021), "DELETE /slurm/v0.0.45/job/5": say(2017),
 			"POST /slurm/v0.0.45/node/n9":      say(2018),
 			"POST /slurm/v0.0.45/jobs/requeue": {body: `{"status":[{"job_id":4,"error_code":2039,"error":"Only batch"}],"errors":[]}`}, "POST /slurm/v0.0.45/node/n1": say(2002),
 			"POST /slurmdb/v0.0.45/job/4": say(9003), "POST /slurmdb/v0.0.45/job/5": {status: http.StatusNotModified},
-		})
+		}))
 		ctx := t.Context()
 		require.ErrorIs(t, r.SetAdminComment(ctx, 4, "x"), slurm.ErrFinished)
 		require.NoError(t, r.Cancel(ctx, 4), "a job that is over already")

@@ -134,7 +134,7 @@ func (r *REST) Resume(ctx context.Context, node string) error {
 // Requeue puts a running or finished batch job back into the queue. It would also revive a job
 // that its owner cancelled [tried]: ask first.
 func (r *REST) Requeue(ctx context.Context, id uint32) error {
-	_, ok, err := r.try(ctx, DutyRequeue, "", map[string]any{"jobs": []string{decimal(id)}})
+	ok, err := r.tryOf(ctx, DutyRequeue, id, map[string]any{"jobs": []string{decimal(id)}})
 	if !ok {
 		return r.cli.Requeue(ctx, id)
 	}
@@ -143,7 +143,7 @@ func (r *REST) Requeue(ctx context.Context, id uint32) error {
 
 // Cancel ends the job. A job that is over already is no error, as scancel sees it.
 func (r *REST) Cancel(ctx context.Context, id uint32) error {
-	_, ok, err := r.try(ctx, DutyCancel, decimal(id), nil)
+	ok, err := r.tryOf(ctx, DutyCancel, id, nil)
 	if !ok {
 		return r.cli.Cancel(ctx, id)
 	}
@@ -164,7 +164,7 @@ func (r *REST) SetAdminComment(ctx context.Context, id uint32, text string) erro
 	if err := checkText(text); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	_, ok, err := r.try(ctx, DutyComment, decimal(id), map[string]string{"admin_comment": text})
+	ok, err := r.tryOf(ctx, DutyComment, id, map[string]string{"admin_comment": text})
 	if !ok {
 		return r.cli.SetAdminComment(ctx, id, text)
 	}
@@ -179,7 +179,7 @@ func (r *REST) SetStoredComment(ctx context.Context, id uint32, text string) err
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	body := map[string]any{"comment": map[string]string{"administrator": text}}
-	_, ok, err := r.try(ctx, DutyStore, decimal(id), body)
+	ok, err := r.tryOf(ctx, DutyStore, id, body)
 	if !ok {
 		return r.cli.SetStoredComment(ctx, id, text)
 	}

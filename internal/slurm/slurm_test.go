@@ -314,6 +314,8 @@ func FuzzOutput(f *testing.F) {
 	f.Add(running)
 	f.Add("k1|idle|none|\n")
 	f.Add("4|a\nb|\n5|c\n")
+	f.Add(elements)
+	f.Add("4|4|2-3,7%2|\n")
 	f.Fuzz(func(t *testing.T, out string) {
 		c, _ := said(answer{out: out}, answer{out: running}, answer{out: out})
 		j, err := c.Job(t.Context(), 4)
@@ -323,6 +325,10 @@ func FuzzOutput(f *testing.F) {
 			require.NotContains(t, j.AllocNode, "\n")
 		}
 		_, _, _ = c.AdminComment(t.Context(), 4)
+		one, asked := said(answer{out: out})
+		if one.Cancel(t.Context(), 4) == nil {
+			require.Regexp(t, `^scancel \["(4|[0-9]+_[0-9]+|[0-9]+_\[[0-9,:-]+\])"\]$`, asked.asked[1])
+		}
 		n, _ := said(answer{out: out})
 		if node, err := n.Node(t.Context(), "k1"); err == nil {
 			require.Equal(t, "k1", node.Name)

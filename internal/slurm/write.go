@@ -38,16 +38,18 @@ func (c *CLI) Resume(ctx context.Context, node string) error {
 // Requeue puts a running or finished batch job back into the queue. It would also revive a job
 // that its owner cancelled [tried]: ask first.
 func (c *CLI) Requeue(ctx context.Context, id uint32) error {
-	return c.tell(ctx, "requeue job "+decimal(id), "scontrol", "requeue", decimal(id))
+	return c.tellOf(ctx, "requeue job "+decimal(id), id, func(target string) []string {
+		return []string{"scontrol", "requeue", target}
+	})
 }
 
 // Cancel ends the job. A job that is over already is no error, as scancel sees it.
 func (c *CLI) Cancel(ctx context.Context, id uint32) error {
-	return c.tell(ctx, "cancel job "+decimal(id), "scancel", decimal(id))
+	return c.tellOf(ctx, "cancel job "+decimal(id), id, func(target string) []string { return []string{"scancel", target} })
 }
 
 // Notify shows a line of text to whoever waits in srun or salloc for the job, or writes it to the
-// output of its batch script. Slurm lets SlurmUser, root and the job's owner do it, no other
+// output of its batch script. It means the one job that has the number, in an array, too. Slurm lets SlurmUser, root and the job's owner do it, no other
 // administrator [tried].
 func (c *CLI) Notify(ctx context.Context, id uint32, text string) error {
 	return c.tell(ctx, "notify job "+decimal(id), "scontrol", "notify", decimal(id), job.Printable(text, maxReason))
@@ -59,7 +61,9 @@ func (c *CLI) SetAdminComment(ctx context.Context, id uint32, text string) error
 	if err := checkText(text); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	return c.tell(ctx, what, "scontrol", "update", "JobId="+decimal(id), "AdminComment="+text)
+	return c.tellOf(ctx, what, id, func(target string) []string {
+		return []string{"scontrol", "update", "JobId=" + target, "AdminComment=" + text}
+	})
 }
 
 // SetStoredComment replaces the text in the accounting database, for the latest start of the
@@ -73,7 +77,11 @@ func (c *CLI) SetStoredComment(ctx context.Context, id uint32, text string) erro
 	if Stored(text) != text {
 		return fmt.Errorf("%s: %w", what, ErrLossy)
 	}
-	err := c.tell(ctx, what, "sacctmgr", "-i", "-Q", "modify", "job", "where", "jobid="+decimal(id), "set", "AdminComment="+text)
+	target, err := c.storedTarget(ctx, id)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	err = c.tell(ctx, what, "sacctmgr", "-i", "-Q", "modify", "job", "where", "jobid="+target, "set", "AdminComment="+text)
 	if said, ok := errors.AsType[printed](err); ok && strings.Contains(said.Stderr(), "Data has not changed") {
 		return fmt.Errorf("%w: %w", ErrNoJob, err) // as 26.05 says that there was nothing to change
 	}
@@ -101,6 +109,16 @@ func checkText(text string) error {
 		return errors.New("text holds a zero byte")
 	}
 	return nil
+}
+
+// tellOf tells Slurm something of one job, and of no other element of its array.
+func (c *CLI) tellOf(ctx context.Context, what string, id uint32, command func(target string) []string) error {
+	target, err := c.target(ctx, id)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	argv := command(target)
+	return c.tell(ctx, what, argv[0], argv[1:]...)
 }
 
 func (c *CLI) tell(ctx context.Context, what, program string, args ...string) error {

@@ -19,28 +19,36 @@ func TestActs(t *testing.T) {
 		name string
 		act  func(context.Context, *slurm.CLI) error
 		want string
+		asks []string // first which element of an array the job is: the question, and the answer
 	}{
 		{"drain", func(ctx context.Context, c *slurm.CLI) error {
 			return c.Drain(ctx, "k1", "enclave:E220 report, \"x\"\nState=RESUME \x1b[1m")
-		}, `scontrol ["update" "NodeName=k1" "State=DRAIN" "Reason=enclave:E220 report, \"x\"?State=RESUME ?[1m"]`},
-		{"resume", func(ctx context.Context, c *slurm.CLI) error { return c.Resume(ctx, "k1") }, `scontrol ["update" "NodeName=k1" "State=RESUME"]`},
-		{"requeue", func(ctx context.Context, c *slurm.CLI) error { return c.Requeue(ctx, 4) }, `scontrol ["requeue" "4"]`},
-		{"notify", func(ctx context.Context, c *slurm.CLI) error { return c.Notify(ctx, 4, "enclave: E102\nno -x") }, `scontrol ["notify" "4" "enclave: E102?no -x"]`},
-		{"cancel", func(ctx context.Context, c *slurm.CLI) error { return c.Cancel(ctx, 4) }, `scancel ["4"]`},
+		}, `scontrol ["update" "NodeName=k1" "State=DRAIN" "Reason=enclave:E220 report, \"x\"?State=RESUME ?[1m"]`, nil},
+		{"resume", func(ctx context.Context, c *slurm.CLI) error { return c.Resume(ctx, "k1") }, `scontrol ["update" "NodeName=k1" "State=RESUME"]`, nil},
+		{"requeue", func(ctx context.Context, c *slurm.CLI) error { return c.Requeue(ctx, 4) }, `scontrol ["requeue" "4"]`, []string{asked, single}},
+		{"notify", func(ctx context.Context, c *slurm.CLI) error { return c.Notify(ctx, 4, "enclave: E102\nno -x") }, `scontrol ["notify" "4" "enclave: E102?no -x"]`, nil},
+		{"cancel", func(ctx context.Context, c *slurm.CLI) error { return c.Cancel(ctx, 4) }, `scancel ["4"]`, []string{asked, single}},
 		{
 			"text while the job lives", func(ctx context.Context, c *slurm.CLI) error { return c.SetAdminComment(ctx, 4, evil) },
 			fmt.Sprintf(`scontrol ["update" "JobId=4" %q]`, "AdminComment="+evil),
+			[]string{asked, single},
 		},
 		{
 			"text in accounting", func(ctx context.Context, c *slurm.CLI) error { return c.SetStoredComment(ctx, 4, slurm.Stored(evil)) },
 			fmt.Sprintf(`sacctmgr ["-i" "-Q" "modify" "job" "where" "jobid=4" "set" %q]`, "AdminComment="+slurm.Stored(evil)),
+			[]string{askedStored, "4|4\n"},
 		},
 	} {
 		t.Run(c.name+" is one command with fixed arguments", func(t *testing.T) {
 			t.Parallel()
 			cli, s := said()
+			want := []string{c.want}
+			if c.asks != nil {
+				cli, s = said(answer{out: c.asks[1]})
+				want = []string{c.asks[0], c.want}
+			}
 			require.NoError(t, c.act(t.Context(), cli))
-			assert.Equal(t, []string{c.want}, s.asked)
+			assert.Equal(t, want, s.asked)
 		})
 	}
 	for _, name := range []string{"", "k1,k2", "k[1-9]", "ALL State=DOWN", "-k1", "k1\nk2", "../k1"} {
@@ -77,8 +85,8 @@ func TestActs(t *testing.T) {
 	})
 	t.Run("answers have names", func(t *testing.T) {
 		t.Parallel()
-		cli, _ := said(answer{stderr: "Job has already finished for job 1"}, answer{stderr: "Only batch jobs are accepted or processed for job 5"},
-			answer{stderr: "slurm_update error: Invalid node name specified"},
+		cli, _ := said(answer{out: "1|1|N/A|\n"}, answer{stderr: "Job has already finished for job 1"}, answer{out: "5|5|N/A|\n"}, answer{stderr: "Only batch jobs are accepted or processed for job 5"},
+			answer{stderr: "slurm_update error: Invalid node name specified"}, answer{out: "5|5\n"},
 			answer{stderr: "sacctmgr: accounting_storage/slurmdbd: acct_storage_p_modify_job: Request didn't affect anything or your user doesn't have privilege"},
 			answer{stderr: "slurm_update error: Access/permission denied"})
 		require.ErrorIs(t, cli.SetAdminComment(t.Context(), 1, "x"), slurm.ErrFinished)
@@ -86,7 +94,7 @@ func TestActs(t *testing.T) {
 		require.ErrorIs(t, cli.Drain(t.Context(), "k9", "enclave:E220 x"), slurm.ErrNoNode)
 		require.ErrorIs(t, cli.SetStoredComment(t.Context(), 5, "x"), slurm.ErrNoJob)
 		require.ErrorContains(t, cli.Drain(t.Context(), "k1", "enclave:E220 x"), "permission denied")
-		newest, _ := said(answer{stderr: "Error with request: Data has not changed since time specified"})
+		newest, _ := said(answer{out: "5|5\n"}, answer{stderr: "Error with request: Data has not changed since time specified"})
 		require.ErrorIs(t, newest.SetStoredComment(t.Context(), 5, "x"), slurm.ErrNoJob, "26.05")
 	})
 }

@@ -160,6 +160,7 @@ func TestDriversKeepOneContract(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Logf("by command: %v", fine(t, kind, "duties", "", "").Duties)
 			contractOfJobs(t, kind)
+			contractOfArrays(t, kind)
 			contractOfNodes(t, kind)
 			contractOfInteractiveJobs(t, kind)
 		})
