@@ -7,6 +7,7 @@ type JobState struct {
 	AllocNode string `json:"alloc_node"` // the host it was submitted from; "" when unknown
 	Batch     bool   `json:"batch"`      // false: salloc or srun, nobody can requeue it
 	TimeLimit uint32 `json:"time_limit"` // seconds; 0 is unlimited or unknown
+	Restart   uint32 `json:"restart"`    // how often it was put back: which start this is
 }
 
 // NodeKeys are the public halves of the three keys a node makes for one job.

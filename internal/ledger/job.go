@@ -140,9 +140,10 @@ func (l *Ledger) Entry(ctx context.Context, k enclave.JobKey) (Entry, error) {
 	return e, nil
 }
 
-// Latest finds the last start of a job.
+// Latest finds the start of a job that was registered last. That is not always the one with the highest
+// restart count: Slurm's job numbers come again. Nor does it go by the clock, which may be set back.
 func (l *Ledger) Latest(ctx context.Context, cluster string, job uint32) (Entry, error) {
-	row := l.db.QueryRowContext(ctx, "SELECT "+entryColumns+" FROM jobs WHERE cluster=? AND job=? ORDER BY restart DESC LIMIT 1", cluster, job)
+	row := l.db.QueryRowContext(ctx, "SELECT "+entryColumns+" FROM jobs WHERE cluster=? AND job=? ORDER BY rowid DESC LIMIT 1", cluster, job)
 	e, err := scanEntry(row)
 	if err != nil {
 		return Entry{}, fmt.Errorf("find job %s/%d: %w", cluster, job, err)
@@ -174,12 +175,13 @@ func (l *Ledger) entries(ctx context.Context, what, where string, args ...any) (
 	return out, nil
 }
 
-// Refusals counts the starts of a job that were refused for one of these faults.
+// Refusals counts the starts of a job that were refused for one of these faults. Those of an earlier job
+// with its number are not among them: another user's, or before a start whose restart count is lower.
 func (l *Ledger) Refusals(ctx context.Context, cluster string, job uint32, faults ...enclave.Fault) (int, error) {
 	n := 0
 	for _, f := range faults {
 		var one int
-		err := l.db.QueryRowContext(ctx, "SELECT count(*) FROM jobs WHERE cluster=? AND job=? AND refusal ->> 'fault' = ?", cluster, job, f).Scan(&one)
+		err := l.db.QueryRowContext(ctx, refusalsQuery, cluster, job, f).Scan(&one)
 		if err != nil {
 			return 0, fmt.Errorf("count refusals of job %d: %w", job, err)
 		}
@@ -187,6 +189,9 @@ func (l *Ledger) Refusals(ctx context.Context, cluster string, job uint32, fault
 	}
 	return n, nil
 }
+
+const refusalsQuery = `SELECT count(*) FROM jobs AS j WHERE cluster=?1 AND job=?2 AND refusal ->> 'fault' = ?3
+	AND NOT EXISTS (SELECT 1 FROM jobs WHERE cluster=?1 AND job=?2 AND rowid > j.rowid AND (restart < j.restart OR uid <> j.uid))`
 
 type scanner interface{ Scan(dest ...any) error }
 

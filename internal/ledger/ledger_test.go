@@ -169,6 +169,32 @@ func TestRefusalsAreCountedByFault(t *testing.T) {
 	assert.Equal(t, 2, n)
 }
 
+func TestAJobNumberThatComesAgain(t *testing.T) {
+	t.Parallel()
+	l, _ := open(t)
+	register := func(restart, uid uint32, at time.Time) enclave.JobKey {
+		p := plan(5, restart, uid)
+		require.NoError(t, l.Register(t.Context(), p, at))
+		require.NoError(t, l.Decide(t.Context(), p.Job.JobKey, ledger.Verdict{Verdict: enclave.VerdictRefused, Refusal: enclave.Refuse("E501", enclave.FaultService, "x")}, at))
+		return p.Job.JobKey
+	}
+	count := func() int {
+		n, err := l.Refusals(t.Context(), "c1", 5, enclave.FaultService)
+		require.NoError(t, err)
+		return n
+	}
+	register(2, 2001, noon)
+	register(3, 2001, noon)
+	assert.Equal(t, 2, count(), "the control")
+	k := register(1, 2001, noon.Add(-time.Hour)) // of the next job, and the clock was set back
+	latest, err := l.Latest(t.Context(), "c1", 5)
+	require.NoError(t, err)
+	assert.Equal(t, k, latest.Job.JobKey)
+	assert.Equal(t, 1, count())
+	register(4, 2002, noon)
+	assert.Equal(t, 1, count(), "of another user's job")
+}
+
 func TestEnrolmentsLeaveATrail(t *testing.T) {
 	t.Parallel()
 	l, _ := open(t)

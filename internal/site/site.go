@@ -75,7 +75,7 @@ func (s *Site) JobState(ctx context.Context, id uint32) (enclave.JobState, error
 	}
 	st := enclave.JobState{
 		Alive: j.Alive(), State: j.State, AllocNode: j.AllocNode, Batch: j.Batch,
-		TimeLimit: uint32(min(j.TimeLimit/time.Second, 1<<32-1)),
+		TimeLimit: uint32(min(j.TimeLimit/time.Second, 1<<32-1)), Restart: j.Restarts,
 	}
 	if j.State == "COMPLETING" {
 		st.State = "CANCELLED"

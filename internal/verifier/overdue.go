@@ -71,7 +71,7 @@ func (v *Verifier) late(k enclave.JobKey, nodes []string) {
 	switch {
 	case err != nil: // no answer is no proof of life or death: asked again
 		return
-	case !state.Alive:
+	case !isAlive(state, k):
 		v.forget(k)
 		return
 	case v.isEnding(k):

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"time"
@@ -23,6 +22,7 @@ const (
 
 	codeSenseless   enclave.Code = "E120"
 	codeInteractive enclave.Code = "E141"
+	codeUsed        enclave.Code = "E551"
 	keepStarts                   = 25 * time.Hour
 )
 
@@ -146,12 +146,17 @@ func (v *Verifier) seat(ctx context.Context, p ledger.Plan) error {
 	if old != nil {
 		return sameRegistration(old.plan, p)
 	}
-	if _, err := v.Ledger.Entry(ctx, k); !errors.Is(err, ledger.ErrNotFound) {
-		if err != nil {
-			return ledgerRefusal(err)
-		}
-		// Nodes may hold nonces, keys or a roster of the start that this process forgot.
+	e, err := v.Ledger.Entry(ctx, k)
+	switch {
+	case err == nil && (e.Ended != nil || e.Job.UID != p.Job.UID):
+		return usedNumber(e)
+	case err == nil: // Nodes may hold nonces, keys or a roster of the start that this process forgot.
 		return unknownJob(k)
+	case !errors.Is(err, ledger.ErrNotFound):
+		return ledgerRefusal(err)
+	}
+	if err = os.Remove(v.goFile(k)); err != nil && !errors.Is(err, os.ErrNotExist) { // of a start that the ledger does not know
+		return ledgerRefusal(err)
 	}
 	if err := v.Ledger.Register(ctx, p, time.Now()); err != nil {
 		return ledgerRefusal(err)
@@ -168,6 +173,14 @@ func (v *Verifier) seat(ctx context.Context, p ledger.Plan) error {
 	v.forgetOthers(k)
 	v.starts[k] = newStart(p, seats)
 	return nil
+}
+
+// usedNumber refuses a start whose key is in the ledger as another job's: its record, evidence and receipt
+// are that one's for ever. The next start of the job has another restart count.
+func usedNumber(e ledger.Entry) error {
+	r := enclave.Refuse(codeUsed, enclave.FaultService, "start %s is in the ledger already, of a job of %s: Slurm's job numbers have begun anew", e.Job.JobKey, e.Registered.Format(time.DateOnly))
+	r.Fix = "nothing, the job is requeued, and its next start has another count; admin: FirstJobId in slurm.conf above the highest number of enclave jobs"
+	return r
 }
 
 // sameRegistration compares what the controller said; the rest may have changed with the files.
@@ -190,34 +203,7 @@ func (v *Verifier) forgetOthers(k enclave.JobKey) {
 		}
 		if earlier {
 			delete(v.runs, other)
-			_ = os.Remove(v.goFile(other)) // a leftover is harmless: its key never comes again
+			_ = os.Remove(v.goFile(other)) // a leftover is swept up
 		}
 	}
-}
-
-// goFile tells EpilogSlurmctld, even with enclaved away, that all ranks of the start were let in.
-func (v *Verifier) goFile(k enclave.JobKey) string {
-	return filepath.Join(v.Config.Controller.State, "go", k.Directory())
-}
-
-// writeGo makes the go file and does not return before it is on the disk. It holds no secret and
-// is readable for SlurmUser.
-func (v *Verifier) writeGo(k enclave.JobKey) (err error) {
-	path := v.goFile(k)
-	if err = os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // SlurmUser reads it
-		return fmt.Errorf("make go directory: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444) // SlurmUser reads it
-	if err != nil {
-		return fmt.Errorf("make go file: %w", err)
-	}
-	_, err = fmt.Fprintf(f, "%s\n", k)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write go file: %w", err)
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("sync go directory: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -176,6 +176,7 @@ func (v *Verifier) endForgotten(ctx context.Context) error {
 		return nil
 	}
 	v.asked = time.Now()
+	v.sweepGo(ctx)
 	list, err := v.Ledger.Unended(ctx, v.Config.Cluster, maxList)
 	if err != nil {
 		return err
@@ -209,12 +210,16 @@ func (v *Verifier) forgotten(ctx context.Context, e ledger.Entry) (bool, error) 
 		return false, nil
 	}
 	latest, err := v.Ledger.Latest(ctx, k.Cluster, k.Job)
-	if err != nil || latest.Job.Restart != k.Restart {
+	if err != nil || latest.Job.Restart > k.Restart {
 		return err == nil, err
 	}
+	// A later one with a lower count is of another job with this number, or its registration was read late.
 	state, err := v.Site.JobState(ctx, k.Job)
-	return err == nil && !state.Alive, nil // Slurm may be away: it is asked again
+	return err == nil && !isAlive(state, k), nil // Slurm may be away: it is asked again
 }
+
+// isAlive is true while Slurm has this very start of the job: the number may be another job's by now.
+func isAlive(s enclave.JobState, k enclave.JobKey) bool { return s.Alive && s.Restart == k.Restart }
 
 // settleForgotten is settle without a requeue, which was EpilogSlurmctld's to do without enclaved.
 func (v *Verifier) settleForgotten(ctx context.Context, e ledger.Entry) error {
@@ -225,5 +230,13 @@ func (v *Verifier) settleForgotten(ctx context.Context, e ledger.Entry) error {
 			return err
 		}
 	}
-	return v.Ledger.End(ctx, k, time.Now())
+	if err := v.Ledger.End(ctx, k, time.Now()); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	delete(v.starts, k)
+	v.mu.Unlock()
+	v.tickets.forget(k)
+	v.forget(k)
+	return nil
 }

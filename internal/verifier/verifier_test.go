@@ -135,6 +135,8 @@ func (w *world) register(j enclave.Job) enclave.JobKey {
 	w.t.Helper()
 	if j.Restart == 0 {
 		w.site.Submit(j.Job)
+	} else {
+		w.site.Restart(j.JobKey)
 	}
 	_, err := w.v.Register(w.t.Context(), api.RegisterRequest{Job: j})
 	require.NoError(w.t, err)

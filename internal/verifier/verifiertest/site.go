@@ -34,6 +34,16 @@ func (s *Site) Submit(job uint32) {
 	s.SetJob(job, enclave.JobState{Alive: true, State: "RUNNING", Batch: true, AllocNode: "login1"})
 }
 
+// Restart makes the job's latest start this one, and leaves it as it is.
+func (s *Site) Restart(key enclave.JobKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if j, ok := s.jobs[key.Job]; ok {
+		j.Restart = key.Restart
+		s.jobs[key.Job] = j
+	}
+}
+
 // SetJob sets what Slurm says of a job.
 func (s *Site) SetJob(job uint32, state enclave.JobState) {
 	s.mu.Lock()
