@@ -82,7 +82,7 @@ func explainStorage() []Explanation {
 		{"E314", "Something mounts on the job's view again and again while it is taken down.", effectAfter, "Find out who mounts there (an automounter?) and end it; then enclave host check."},
 		{"E315", "The list of directories in which users can leave files is missing on the node.", effectAfter, "enclave host close makes it, at boot; after an upgrade run it while the node is idle."},
 		{"E316", "Files or mounts that the job left on the node's own disks could not be removed.", effectAfter, "Delete what the reason names, then enclave host check; or reboot."},
-		{"E317", "The kernel's keyrings of the job's user could not be emptied.", effectAfter, "Reboot the node."},
+		{"E317", "The kernel's keyrings of the job's user could not be emptied. \"closed to everybody by the user\": the user took all permissions from a keyring with keys in it, which nobody can undo.", effectAfter, "Reboot the node. Ask the user that the reason names what that was for."},
 		{"E318", "The tenant's directory is not registered by its FID, which backend lustre proves mounts by.", effectGate, "Admin: enclave storage register TENANT, then enclaved reads tenants.yaml again."},
 		{"E319", "What was mounted is not the directory that is registered for the tenant.", effectGate, "Admin: was the directory replaced or the file system restored? Look, then enclave storage register TENANT."},
 		{"E320", "mount.lustre could not mount the tenant's directory.", effectDrained, "Try it by hand on the node: mount -t lustre; are the servers reachable?"},

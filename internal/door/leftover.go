@@ -112,12 +112,20 @@ func (n *node) unmountOwn(ctx context.Context, places []string) error {
 	return nil
 }
 
-func (n *node) ipcDown(context.Context) error {
+// ipcUp guards the user's keyrings; a node where that fails is none the worse for it.
+func (n *node) ipcUp(context.Context) error {
+	if err := keyring.Guard(n.job.UID); err != nil {
+		n.log.WithError(err).Warn("keyrings of the user not guarded")
+	}
+	return nil
+}
+
+func (n *node) ipcDown(ctx context.Context) error {
 	if len(n.uids()) == 0 {
 		return nil
 	}
 	err := ipc.Remove(n.uids())
-	if ringErr := keyring.Clear(n.uids()); ringErr != nil {
+	if ringErr := keyring.Clear(ctx, n.uids()); ringErr != nil {
 		err = errors.Join(err, nodeError("E317", "reboot", "%s", ringErr))
 	}
 	return err

@@ -25,7 +25,7 @@ func (n *node) rooms() []stage.Stage {
 		n.journaled("fence", n.fenceUp, n.fenceDown),
 		n.journaled("files", nil, n.filesDown),
 		n.journaled("subtree", n.subtreeUp, n.subtreeDown),
-		n.journaled("ipc", nil, n.ipcDown),
+		n.journaled("ipc", n.ipcUp, n.ipcDown),
 		n.journaled("processes", nil, n.processesDown),
 	}
 }

@@ -8,6 +8,7 @@ package keyring
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,13 +31,14 @@ const (
 	userKeyring        = -4
 	userSessionKeyring = -5
 
+	keyctlInvalidate    = 21
 	keyctlGetPersistent = 22
 )
 
 // Clear empties the user, user session and persistent keyrings of all ids of the ranges that have
 // keys, and takes their keys out of the session keyring of the caller. It acts under each id in turn, on a thread that is not used again; it must be called when
 // the processes of these ids have ended, for they could signal it.
-func Clear(ranges []enclave.UIDRange) error {
+func Clear(ctx context.Context, ranges []enclave.UIDRange) error {
 	f, err := os.Open("/proc/key-users")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // a kernel without keyrings
@@ -52,7 +54,7 @@ func Clear(ranges []enclave.UIDRange) error {
 	errs := []error{leaveSession(ranges)}
 	for _, uid := range users {
 		if within(uid, ranges) {
-			errs = append(errs, clearOf(uid))
+			errs = append(errs, clearOf(ctx, uid))
 		}
 	}
 	return errors.Join(errs...)
@@ -115,29 +117,55 @@ func ParseUsers(r io.Reader) ([]uint32, error) {
 }
 
 // clearOf works on a thread of its own that ends with it: its ids are the user's.
-func clearOf(uid uint32) error {
-	if err := process.Aside(func() error { return clearHere(uid) }); err != nil {
+func clearOf(ctx context.Context, uid uint32) error {
+	locked := false
+	err := process.Aside(func() (err error) { locked, err = clearHere(uid); return err })
+	if err == nil && locked {
+		err = unlocked(ctx, uid)
+	}
+	if err != nil {
 		return fmt.Errorf("empty keyrings of uid %d: %w", uid, err)
 	}
 	return nil
 }
 
-func clearHere(uid uint32) error {
+// clearHere says whether there is a ring that can't be got at: one of the two is enough to hide both.
+func clearHere(uid uint32) (locked bool, err error) {
 	persistent, err := unix.KeyctlInt(keyctlGetPersistent, int(uid), processKeyring, 0, 0)
 	if err == nil {
 		_, err = unix.KeyctlInt(unix.KEYCTL_CLEAR, persistent, 0, 0, 0)
 	} else if errors.Is(err, unix.EOPNOTSUPP) {
 		err = nil // built without them
 	}
-	// The raw call changes this thread alone; Go's own would change all.
-	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), 0); e != 0 {
-		return errors.Join(err, e)
+	if becomeErr := become(uid); becomeErr != nil {
+		return false, errors.Join(err, becomeErr)
 	}
 	for _, ring := range []int{userSessionKeyring, userKeyring} {
 		_, clearErr := unix.KeyctlInt(unix.KEYCTL_CLEAR, ring, 0, 0, 0)
-		err = errors.Join(err, clearErr)
+		locked = locked || clearErr != nil && unreachable(clearErr) == nil
+		err = errors.Join(err, unreachable(clearErr))
 	}
 	// As the kernel makes it: the session's keyring leads to the user's.
 	_, linkErr := unix.KeyctlInt(unix.KEYCTL_LINK, userKeyring, userSessionKeyring, 0, 0)
-	return errors.Join(err, linkErr)
+	return locked, errors.Join(err, unreachable(linkErr))
+}
+
+// become changes the ids of this thread alone; Go's own call would change all.
+func become(uid uint32) error {
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), 0); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// unreachable is the error that a ring gives, but for those of one that the user has revoked,
+// invalidated (both empty it), let expire or locked: a user must not fail an epilog by that. Which error
+// it is depends on the kernel; 6.18 says ENOKEY for all.
+func unreachable(err error) error {
+	for _, e := range []error{unix.EKEYREVOKED, unix.ENOKEY, unix.EKEYEXPIRED, unix.EACCES} {
+		if errors.Is(err, e) {
+			return nil
+		}
+	}
+	return err
 }

@@ -21,6 +21,8 @@ const (
 	alice   = 64123
 	user    = -4
 	session = -3
+
+	userSession = -5
 )
 
 // TestChild is a process of a user's: it leaves a key, or looks for it.
@@ -35,6 +37,27 @@ func TestChild(t *testing.T) {
 		hidden, err := unix.AddKey("user", "hidden", []byte("secret"), session)
 		require.NoError(t, err)
 		require.NoError(t, unix.KeyctlSetperm(hidden, 0))
+	case "leave open":
+		key, err := unix.AddKey("user", "left", []byte("secret"), user)
+		require.NoError(t, err)
+		require.NoError(t, unix.KeyctlSetperm(key, 0x3f3f3f3f))
+	case "leave for others":
+		key, err := unix.AddKey("user", "left", []byte("a longer secret"), user)
+		require.NoError(t, err)
+		require.NoError(t, unix.KeyctlSetperm(key, 0x02))
+	case "revoke":
+		_, err := unix.KeyctlInt(unix.KEYCTL_REVOKE, user, 0, 0, 0)
+		require.NoError(t, err)
+	case "expire":
+		_, err := unix.AddKey("user", "left", []byte("secret"), user)
+		require.NoError(t, err)
+		_, err = unix.KeyctlInt(unix.KEYCTL_SET_TIMEOUT, user, 1, 0, 0)
+		require.NoError(t, err)
+		for err == nil {
+			_, err = unix.KeyctlSearch(user, "user", "left", 0)
+		}
+	case "lock", "lock the session's":
+		require.NoError(t, unix.KeyctlSetperm(map[bool]int{true: user, false: userSession}[os.Getenv(inChild) == "lock"], 0))
 	case "look in the session":
 		_, err := unix.KeyctlSearch(session, "user", "left", 0)
 		require.NoError(t, err)
@@ -50,7 +73,11 @@ func child(t *testing.T, what string) error {
 	c.Env = []string{inChild + "=" + what}
 	c.Dir = "/"
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: alice, Gid: alice}}
-	return c.Run()
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Logf("%s: %s", what, out)
+	}
+	return err
 }
 
 func TestClear(t *testing.T) {
@@ -63,17 +90,17 @@ func TestClear(t *testing.T) {
 	require.NoError(t, child(t, "leave"))
 	require.NoError(t, child(t, "look"), "control: the key outlives its process")
 	t.Run("another user's stays", func(t *testing.T) {
-		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice + 1, Count: 10}}))
+		require.NoError(t, keyring.Clear(t.Context(), []enclave.UIDRange{{Start: alice + 1, Count: 10}}))
 		require.NoError(t, child(t, "look"))
 	})
 	t.Run("the job's goes", func(t *testing.T) {
-		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice, Count: 1}}))
+		require.NoError(t, keyring.Clear(t.Context(), []enclave.UIDRange{{Start: alice, Count: 1}}))
 		require.Error(t, child(t, "look"))
 	})
 	t.Run("the keyring can be used afterwards", func(t *testing.T) {
 		require.NoError(t, child(t, "leave"))
 		require.NoError(t, child(t, "look"))
-		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice - 5, Count: 10}}))
+		require.NoError(t, keyring.Clear(t.Context(), []enclave.UIDRange{{Start: alice - 5, Count: 10}}))
 		require.Error(t, child(t, "look"))
 	})
 	t.Run("a key in the session keyring that slurmd's children share goes, and only the job's", func(t *testing.T) {
@@ -84,9 +111,9 @@ func TestClear(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, child(t, "leave in the session"))
 		require.NoError(t, child(t, "look in the session"), "control: it outlives its process")
-		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice + 1, Count: 10}}))
+		require.NoError(t, keyring.Clear(t.Context(), []enclave.UIDRange{{Start: alice + 1, Count: 10}}))
 		require.NoError(t, child(t, "look in the session"))
-		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice, Count: 1}}))
+		require.NoError(t, keyring.Clear(t.Context(), []enclave.UIDRange{{Start: alice, Count: 1}}))
 		require.Error(t, child(t, "look in the session"))
 		ring, err := unix.KeyctlBuffer(unix.KEYCTL_READ, session, nil, 0)
 		require.NoError(t, err)
@@ -95,7 +122,7 @@ func TestClear(t *testing.T) {
 		require.NoError(t, err)
 		_, err = unix.KeyctlInt(unix.KEYCTL_REVOKE, session, 0, 0, 0)
 		require.NoError(t, err)
-		require.NoError(t, keyring.Clear([]enclave.UIDRange{{Start: alice, Count: 1}}), "one that was revoked is no error")
+		require.NoError(t, keyring.Clear(t.Context(), []enclave.UIDRange{{Start: alice, Count: 1}}), "one that was revoked is no error")
 	})
 	assert.Zero(t, os.Geteuid(), "this process is who it was")
 }

@@ -22,6 +22,7 @@ const aliceEverywhere = `find %s -xdev -uid 2001 2>/dev/null | grep -q . && echo
 func leftovers() []leftover {
 	files := func(dir string) string { return strings.ReplaceAll(aliceEverywhere, "%s", dir) }
 	running := func(pattern string) string { return "pgrep -u 2001 -f '" + pattern + "' >/dev/null && echo LOOT" }
+	const asAlice = "setpriv --reuid=2001 --regid=2001 --clear-groups "
 	const program = "env " + escapeIn + "=keys " + escapeProgram
 	return []leftover{
 		{"a file in /tmp", "echo x >/tmp/left; mkfifo /tmp/fifo; ln -s / /tmp/link", files("/tmp")},
@@ -35,7 +36,8 @@ func leftovers() []leftover {
 		{"a System V segment", "ipcmk -M 4096 >/dev/null", "ipcs -m | grep -q alice && echo LOOT"},
 		{"a System V queue and a semaphore", "ipcmk -Q >/dev/null; ipcmk -S 1 >/dev/null", "ipcs -q -s | grep -q alice && echo LOOT"},
 		{"a POSIX queue", escapeIn + "=queue " + escapeProgram + " left", "mount -t mqueue x /mnt && { " + files("/mnt") + "; umount /mnt; }"},
-		{"a key in the user's keyring", program + " add enclave-left", "setpriv --reuid=2001 --regid=2001 --clear-groups " + program + " find enclave-left"},
+		{"a key in the user's keyring", program + " add enclave-left", asAlice + program + " find enclave-left"},
+		{"a user's keyring that is revoked", "perl -e 'syscall 250, 3, -4, 0, 0, 0'", asAlice + program + " add enclave-probe || echo LOOT"},
 		{"a core dump", "(ulimit -c unlimited; cd /tmp; sh -c 'kill -SEGV $$')", "find / -xdev -uid 2001 -name 'core*' 2>/dev/null; find /tmp -xdev -uid 2001 -name 'core*' | grep . && echo LOOT"},
 		{"a daemon of double fork and setsid", "setsid sh -c 'sleep 7771 &' </dev/null >/dev/null 2>&1", running("sleep 7771")},
 		{"a stopped process", "setsid sh -c 'kill -STOP $$; : 7772' </dev/null >/dev/null 2>&1 &", running(": 7772")},
