@@ -52,7 +52,7 @@ func explainProtocol() []Explanation {
 		{"E128", "A node spoke for a job or node that is not its own.", effectCall, "Admin: the certificate's name must be the NodeName; a copied certificate must be revoked."},
 		{"E129", "The call is not one that the verifier knows, or is spelled in another way than it wants.", effectCall, "Nodes and verifier must be of the same release."},
 		{"E130", "The node's certificate is unknown, revoked or replaced.", effectCall + " A job on this node is refused for lack of its evidence.", "Admin: enrol the node again with enclave node enrol."},
-		{"E131", "Too many calls from one address in a short time.", effectCall, "Nothing: node programs wait and call again. If it lasts, find out who calls."},
+		{"E131", "Too many calls from one address, or of one user, in a short time; or many people ask at a time.", effectCall, "Nothing: node programs wait and call again. If it lasts, find out who calls."},
 		{"E132", "The caller may not do this: it is for operators, or for administrators on the controller.", "None.", "Ask an admin; Slurm's AdminLevel=Administrator is needed."},
 		{"E133", "The munge credential is missing, replayed, expired or made for another question.", "None.", "Call again. If it lasts: is munged running here and on the controller, with one key, and are the clocks close?"},
 		{"E135", "No such job is in the ledger, or it is not yours; or no evidence of that node is.", "None.", "Check the number. Jobs outside enclaves have no report."},

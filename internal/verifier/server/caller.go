@@ -99,8 +99,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, node string) (encl
 func asStranger[Q, A any](s *Server, f func(ctx context.Context, from string, q Q) (A, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.gate.allow(source(r)) {
-			s.counters.add("rate_limited")
-			refuse(w, http.StatusTooManyRequests, enclave.Refuse("E131", enclave.FaultService, "too many calls"))
+			s.limited(w, tooMany("too many calls"))
 			return
 		}
 		var q Q
@@ -117,10 +116,19 @@ func asStranger[Q, A any](s *Server, f func(ctx context.Context, from string, q 
 	})
 }
 
-// asPerson serves people with a munge credential that was made for this very question.
+// asPerson serves people with a munge credential that was made for this very question. To find out that
+// one is none costs a program: whose last ones were none is turned away before that.
 func (s *Server) asPerson(f func(r *http.Request, who verifier.Viewer) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.gate.spent(source(r)) {
+			s.limited(w, tooMany("too many calls that were turned away"))
+			return
+		}
 		who, err := s.viewer(r)
+		if _, busy := enclave.AsRefusal(err); busy {
+			s.limited(w, err)
+			return
+		}
 		if err != nil {
 			s.turnAway(w, r, "bad_credential", http.StatusForbidden, enclave.Refuse("E133", enclave.FaultRequest, "credential refused: %v", err))
 			return
@@ -137,7 +145,7 @@ func (s *Server) viewer(r *http.Request) (verifier.Viewer, error) {
 	if !ok {
 		return verifier.Viewer{}, errNoCredential
 	}
-	uid, payload, err := s.Credentials.Decode(r.Context(), credential)
+	uid, payload, err := s.decode(r.Context(), credential)
 	if err != nil {
 		return verifier.Viewer{}, err
 	}
@@ -146,8 +154,11 @@ func (s *Server) viewer(r *http.Request) (verifier.Viewer, error) {
 	}
 	who := verifier.Viewer{UID: uid, Operator: uid == 0 || uid == s.SlurmUID}
 	if !who.Operator {
-		level, accounts, err := s.Levels.Rank(r.Context(), uid)
-		if err == nil { // Slurm is away: people still see their own
+		level, accounts, err := s.rank(r.Context(), uid)
+		if _, busy := enclave.AsRefusal(err); busy {
+			return verifier.Viewer{}, err
+		}
+		if err == nil { // else Slurm is away: people still see their own
 			who.Operator, who.Accounts = level >= Operator, accounts
 		}
 	}
@@ -227,13 +238,18 @@ func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, peer{uid, err})
 }
 
-// asPeer serves the uids that allowed says yes to.
-func asPeer[Q, A any](s *Server, allowed func(context.Context, uint32) bool, f func(ctx context.Context, uid uint32, q Q) (A, error)) http.Handler {
+// asPeer serves the uids that allowed has no refusal for.
+func asPeer[Q, A any](s *Server, allowed func(context.Context, uint32) error, f func(ctx context.Context, uid uint32, q Q) (A, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, ok := r.Context().Value(peerKey{}).(peer)
-		if !ok || p.err != nil || !allowed(r.Context(), p.uid) {
+		if !ok || p.err != nil {
 			s.counters.add("bad_peer")
-			refuse(w, http.StatusForbidden, enclave.Refuse("E132", enclave.FaultRequest, "uid %d may not do this", p.uid))
+			refuse(w, http.StatusForbidden, mayNot(p.uid))
+			return
+		}
+		if err := allowed(r.Context(), p.uid); err != nil {
+			s.counters.add("bad_peer")
+			refuse(w, http.StatusForbidden, err)
 			return
 		}
 		var q Q
@@ -247,14 +263,27 @@ func asPeer[Q, A any](s *Server, allowed func(context.Context, uint32) bool, f f
 	})
 }
 
-func (s *Server) isController(_ context.Context, uid uint32) bool {
-	return uid == 0 || uid == s.SlurmUID
+func mayNot(uid uint32) error {
+	return enclave.Refuse("E132", enclave.FaultRequest, "uid %d may not do this", uid)
 }
 
-func (s *Server) isAdmin(ctx context.Context, uid uint32) bool {
-	if s.isController(ctx, uid) {
-		return true
+func (s *Server) isController(_ context.Context, uid uint32) error {
+	if uid == 0 || uid == s.SlurmUID {
+		return nil
 	}
-	level, _, err := s.Levels.Rank(ctx, uid)
-	return err == nil && level >= Administrator
+	return mayNot(uid)
+}
+
+func (s *Server) isAdmin(ctx context.Context, uid uint32) error {
+	if s.isController(ctx, uid) == nil {
+		return nil
+	}
+	level, _, err := s.rank(ctx, uid)
+	if _, busy := enclave.AsRefusal(err); busy {
+		return err
+	}
+	if err != nil || level < Administrator {
+		return mayNot(uid)
+	}
+	return nil
 }

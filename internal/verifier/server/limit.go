@@ -82,6 +82,14 @@ func (g *gate) allow(source string) bool {
 	return l.Allow() && g.common.Allow()
 }
 
+// spent is true for a source that has no call left. It costs none to ask, and what others did does not count.
+func (g *gate) spent(source string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l := g.sources[source]
+	return l != nil && l.Tokens() < 1
+}
+
 // limited accepts at most maxPerSource connections of one address at a time, so that a stranger
 // can't hold all the process may have.
 type limited struct {

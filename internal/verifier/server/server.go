@@ -69,6 +69,8 @@ type Server struct {
 	Settings
 	counters *counters
 	gate     *gate
+	users    *users
+	programs chan struct{} // one token for each program that runs for a person
 	reading  chan struct{} // one token for each evidence that is read and not yet stored
 }
 
@@ -77,7 +79,7 @@ func New(s Settings) (*Server, error) {
 	if s.Verifier == nil || s.Authority == nil || s.Credentials == nil || s.Levels == nil || s.PeerUID == nil {
 		return nil, errors.New("make server: a part is missing")
 	}
-	return &Server{Settings: s, counters: newCounters(), gate: newGate(), reading: make(chan struct{}, readAtOnce)}, nil
+	return &Server{Settings: s, counters: newCounters(), gate: newGate(), users: newUsers(), programs: make(chan struct{}, programsAtOnce), reading: make(chan struct{}, readAtOnce)}, nil
 }
 
 // Serve answers on both listeners until ctx ends, then lets calls finish for a short time. The
@@ -192,10 +194,16 @@ func (s *Server) unknown() http.Handler {
 func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, counter string, status int, why error) {
 	s.counters.add(counter)
 	if !s.gate.allow(source(r)) {
-		s.counters.add("rate_limited")
-		status, why = http.StatusTooManyRequests, enclave.Refuse("E131", enclave.FaultService, "too many calls that were turned away")
+		s.limited(w, tooMany("too many calls that were turned away"))
+		return
 	}
 	refuse(w, status, why)
+}
+
+// limited counts and refuses who calls too often.
+func (s *Server) limited(w http.ResponseWriter, why error) {
+	s.counters.add("rate_limited")
+	refuse(w, http.StatusTooManyRequests, why)
 }
 
 func source(r *http.Request) string {

@@ -44,6 +44,8 @@ type site struct {
 	ledger    *ledger.Ledger
 	slurm     *verifiertest.Site
 	server    *server.Server
+	munge     munge
+	levels    levels
 	address   string
 	socket    string
 	uid       atomic.Uint32 // of whoever calls on the Unix socket
@@ -58,9 +60,23 @@ func (tenants) Lookup(string, string) (enclave.Tenant, error) {
 }
 
 // munge is a munged without secrets: "MUNGE:uid:payload", each credential once.
-type munge struct{ used sync.Map }
+type munge struct {
+	used    sync.Map
+	ran     atomic.Int32
+	at, top atomic.Int32  // how many run at a time now, and at most
+	hold    chan struct{} // they end when it is closed; nil: at once
+}
 
 func (m *munge) Decode(_ context.Context, c string) (uint32, string, error) {
+	m.ran.Add(1)
+	now := m.at.Add(1)
+	defer m.at.Add(-1)
+	for top := m.top.Load(); now > top && !m.top.CompareAndSwap(top, now); top = m.top.Load() {
+		continue
+	}
+	if m.hold != nil {
+		<-m.hold
+	}
 	if _, again := m.used.LoadOrStore(c, true); again {
 		return 0, "", errors.New("replayed credential")
 	}
@@ -73,9 +89,10 @@ func (m *munge) Decode(_ context.Context, c string) (uint32, string, error) {
 	return uid, payload, nil
 }
 
-type levels struct{}
+type levels struct{ ran atomic.Int32 }
 
-func (levels) Rank(_ context.Context, uid uint32) (server.Level, []string, error) {
+func (l *levels) Rank(_ context.Context, uid uint32) (server.Level, []string, error) {
+	l.ran.Add(1)
 	switch uid {
 	case 3000:
 		return server.Administrator, nil, nil
@@ -136,7 +153,7 @@ func (s *site) enrol(node string) {
 func (s *site) serve() {
 	s.t.Helper()
 	srv, err := server.New(server.Settings{
-		Verifier: s.v, Authority: s.authority, Credentials: &munge{}, Levels: levels{}, SlurmUID: 64030,
+		Verifier: s.v, Authority: s.authority, Credentials: &s.munge, Levels: &s.levels, SlurmUID: 64030,
 		PeerUID: func(net.Conn) (uint32, error) { return s.uid.Load(), nil },
 	})
 	require.NoError(s.t, err)
