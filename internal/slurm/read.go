@@ -112,7 +112,8 @@ func parseExit(s string) (uint32, error) {
 	return uint32(hi)<<8 | uint32(lo), nil
 }
 
-// parseLimit reads "[days-][[hours:]minutes:]seconds" as squeue prints it.
+// parseLimit reads "[days-][[hours:]minutes:]seconds" as squeue prints it. A year stands for more: a limit that
+// nobody lives to see must not keep its job from being read and ended.
 func parseLimit(s string) (time.Duration, error) {
 	switch s {
 	case "UNLIMITED", "NOT_SET", "Partition_Limit", "INVALID":
@@ -127,15 +128,16 @@ func parseLimit(s string) (time.Duration, error) {
 	if len(parts) != len(units) {
 		return 0, fmt.Errorf("column TimeLimit: %q is no time", s)
 	}
+	const most = maxMinutes * time.Minute
 	var sum time.Duration
 	for i, p := range parts {
-		n, err := strconv.ParseUint(p, 10, 16)
+		n, err := strconv.ParseUint(p, 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("column TimeLimit: %q is no time", s)
 		}
-		sum += time.Duration(n) * units[i]
+		sum += time.Duration(min(n, uint64(most/units[i]))) * units[i]
 	}
-	return sum, nil
+	return min(sum, most), nil
 }
 
 // AdminComment reads the text and says whether it must now be changed in the accounting

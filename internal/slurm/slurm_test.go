@@ -154,7 +154,8 @@ func TestJob(t *testing.T) {
 	})
 	for s, want := range map[string]time.Duration{
 		"UNLIMITED": 0, "Partition_Limit": 0, "30": 30 * time.Second, "1:30": 90 * time.Second, "1:00:00": time.Hour,
-		"2-03:04:05": 51*time.Hour + 4*time.Minute + 5*time.Second,
+		"2-03:04:05": 51*time.Hour + 4*time.Minute + 5*time.Second, "365-00:00:00": 365 * 24 * time.Hour,
+		"65536-00:00:00": 366 * 24 * time.Hour, "2982616-04:14:00": 366 * 24 * time.Hour, // a year is as good as more
 	} {
 		t.Run("time limit "+s, func(t *testing.T) {
 			t.Parallel()
@@ -178,6 +179,7 @@ func TestJobForgeries(t *testing.T) {
 		"a negative restart count":          strings.Replace(running, "|1|1|1|", "|-1|1|1|", 1),
 		"a flag that is a word":             strings.Replace(running, "|1|1|1|", "|1|yes|1|", 1),
 		"a time limit that is none":         strings.Replace(running, "10:00", "10:00:00:00:00", 1),
+		"a time limit beyond 64 bits":       strings.Replace(running, "10:00", "18446744073709551616-00:00:00", 1),
 		"a time limit with a negative part": strings.Replace(running, "10:00", "-1:00", 1),
 		"a usage message":                   "squeue: error: Invalid job format specification\n",
 	} {
