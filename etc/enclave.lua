@@ -14,7 +14,8 @@ rules chose is looked at too. Paths and names can be set between the lines:
 	enclave.partitions = { "cpu-sev" }    -- only for the time when there is no table
 
 A job is meant for an enclave when it carries --enclave[=TENANT], when its partition list holds
-an enclave partition, or when its account's tenant requires it. Such a job is pinned: an enclave
+an enclave partition, when it has none and an enclave is the site's default, or when its account's tenant
+requires it. Such a job is pinned: an enclave
 partition and no other, whole nodes, a tenant that its account is entitled to, no root, no
 heterogeneous job. Everything else is left alone, whatever happens here.
 
@@ -49,7 +50,7 @@ local OPTION = "_SLURM_SPANK_OPTION_enclave_enclave="
 local TABLE_MAX = 1024 * 1024
 local PENDING_COMMENT = 'enclave={"v":"pending"}'
 
-local last_good -- the last table that could be read
+local last_good, last_text -- the last table that could be read, and as what
 
 -- A refusal travels as an error value of this shape, so that it ends the deciding at once.
 local function refuse(code, format, ...)
@@ -141,11 +142,15 @@ local function read_table()
 	end
 	local text = file:read(TABLE_MAX + 1) or ""
 	file:close()
+	-- A change of an array asks for each of its elements, thousands of them, and slurmctld waits.
+	if text == last_text then
+		return last_good
+	end
 	local ok, result = pcall(parse, text)
 	if not ok then
 		return nil, tostring(result)
 	end
-	last_good = result
+	last_good, last_text = result, text
 	return result
 end
 
@@ -252,12 +257,26 @@ end
 
 -- Submit ---------------------------------------------------------------------------------------
 
+-- The enclave partition that a job without a partition is for: Slurm gives it the site's default one, after
+-- having asked here. Any other default is nobody's choice.
+local function default_enclave(d, partitions, known)
+	if given(d.partition) or type(partitions) ~= "table" then
+		return nil
+	end
+	for name, partition in pairs(partitions) do
+		if known.is_partition[name] and partition.flag_default == 1 then
+			return name
+		end
+	end
+	return nil
+end
+
 -- Why a job is meant for an enclave: "option", "partition", "account" or nil.
-local function intent(d, known, account)
+local function intent(d, partitions, known, account)
 	if option(d) then
 		return "option"
 	end
-	if count(d.partition, known) > 0 then
+	if count(d.partition, known) > 0 or default_enclave(d, partitions, known) then
 		return "partition"
 	end
 	if requires(known, account) then
@@ -266,7 +285,12 @@ local function intent(d, known, account)
 	return nil
 end
 
-local function choose_partition(d, t, why, account)
+local function choose_partition(d, partitions, t, why, account)
+	local default = default_enclave(d, partitions, t)
+	if default then
+		d.partition = default
+		return
+	end
 	local inside, outside = count(d.partition, t)
 	if inside > 0 and outside > 0 then
 		refuse("E106", "partition list %s mixes enclaves and others: a job runs in one kind",
@@ -301,11 +325,11 @@ local function keep_login(d)
 		.. "begin it with #!/bin/bash -l")
 end
 
-local function submit(d)
+local function submit(d, partitions)
 	local t, broken = read_table()
 	local known = t or memory()
 	local account = given(d.account) and d.account or d.default_account
-	local why = intent(d, known, account)
+	local why = intent(d, partitions, known, account)
 	if not why then
 		return
 	end
@@ -316,7 +340,7 @@ local function submit(d)
 	local _, wanted = option(d)
 	check_tenant(t, account, wanted)
 	check_size(t, d.min_nodes)
-	choose_partition(d, t, why, account)
+	choose_partition(d, partitions, t, why, account)
 	d.shared = 0 -- whole nodes: the fence and the data are the node's
 	if not given(d.admin_comment) then
 		d.admin_comment = PENDING_COMMENT
@@ -333,17 +357,20 @@ end
 
 -- Modify ---------------------------------------------------------------------------------------
 
--- What may not change once the nodes have been admitted, and what it is called.
+-- What may not change once the nodes have been admitted, and what it is called. Of nodes the record has what
+-- was asked for, not what was given: sbatch -N2-4 that got four of them asked for two, and the same two again is
+-- an order to give the others back. So nothing may be said of them at all.
 local FIXED = {
-	{ "partition", "partition" }, { "account", "account" }, { "req_nodes", "node list" },
-	{ "exc_nodes", "excluded nodes" }, { "features", "features" }, { "min_nodes", "number of nodes" },
-	{ "max_nodes", "number of nodes" }, { "shared", "sharing of nodes" },
+	{ "partition", "partition" }, { "account", "account" }, { "req_nodes", "node list", always = true },
+	{ "exc_nodes", "excluded nodes", always = true }, { "features", "features" },
+	{ "min_nodes", "number of nodes", always = true }, { "max_nodes", "number of nodes", always = true },
+	{ "shared", "sharing of nodes" },
 }
 
 local function modify_inside(d, r, t, broken, pending)
 	for _, field in ipairs(FIXED) do
 		local value = d[field[1]]
-		if not pending and not unset(value) and value ~= r[field[1]] then
+		if not pending and not unset(value) and (field.always or value ~= r[field[1]]) then
 			refuse("E107", "the %s of a job in an enclave can't change after its start", field[2])
 		end
 	end
@@ -435,10 +462,10 @@ local function guarded(decide, plainly, ...)
 end
 
 -- submit answers slurm_job_submit.
-function enclave.submit(d, _, _)
+function enclave.submit(d, partitions, _)
 	return guarded(submit, function(job)
-		return intent(job, memory(), given(job.account) and job.account or job.default_account)
-	end, d)
+		return intent(job, partitions, memory(), given(job.account) and job.account or job.default_account)
+	end, d, partitions)
 end
 
 -- modify answers slurm_job_modify.

@@ -118,9 +118,9 @@ end
 
 local enclave = load_enclave(good_table)
 
-local function submit(name, fields, want, with)
+local function submit(name, fields, want, with, partitions)
 	local d = job(fields)
-	run("submit: " .. name, d, function() return (with or enclave).submit(d, {}, d.user_id) end, want)
+	run("submit: " .. name, d, function() return (with or enclave).submit(d, partitions or {}, d.user_id) end, want)
 end
 
 local pinned = { partition = "cpu-sev", shared = 0, admin_comment = 'enclave={"v":"pending"}', requeue = 1 }
@@ -188,6 +188,26 @@ submit("a tenant with a format in it", { account = "digimed", spank_job_env = op
 submit("a tenant of 64 letters", { account = "digimed", spank_job_env = opt(("a"):rep(64)) }, { code = "E109" })
 submit("several tenants without a choice", { account = "physics", partition = "cpu-sev" }, { code = "E117" })
 
+-- Slurm's second argument: the partitions that the user may use.
+local function default(name)
+	local list = { cpu = { name = "cpu", flag_default = 0 }, ["cpu-sev"] = { name = "cpu-sev", flag_default = 0 } }
+	if name then
+		list[name] = { name = name, flag_default = 1 }
+	end
+	return list
+end
+submit("a default that is an enclave is one", { account = "digimed" }, { set = pinned }, nil, default("cpu-sev"))
+submit("so is one for an empty name", { account = "digimed", partition = "" }, { set = pinned }, nil, default("cpu-sev"))
+submit("its account has to have a tenant", { account = "chemistry" }, { code = "E102" }, nil, default("cpu-sev"))
+submit("it has no root", { user_id = 0, account = "digimed" }, { code = "E104" }, nil, default("cpu-sev"))
+submit("it has no het component", { account = "digimed", het_job_offset = 1 }, { code = "E105" }, nil, default("cpu-sev"))
+submit("it is of a size", { account = "digimed", min_nodes = 13 }, { code = "E118" }, nil, default("cpu-sev"))
+submit("another default is no enclave", { account = "digimed" }, {}, nil, default("cpu"))
+submit("another default is no choice against --enclave", { account = "digimed", spank_job_env = opt("") }, { set = pinned }, nil, default("cpu"))
+submit("a default is no choice against another partition", { account = "digimed", partition = "cpu" }, {}, nil, default("cpu-sev"))
+submit("a site without a default", { account = "digimed" }, {}, nil, default(nil))
+submit("partitions that Slurm does not tell", { account = "digimed" }, {}, nil, "none")
+
 submit("as many nodes as there are", { account = "digimed", partition = "cpu-sev", min_nodes = 12 }, { set = pinned })
 submit("more nodes than there are", { account = "digimed", partition = "cpu-sev", min_nodes = 13 }, { code = "E118" })
 submit("any number elsewhere", { account = "chemistry", partition = "cpu", min_nodes = 13 }, {})
@@ -198,6 +218,7 @@ local batch_only = load_enclave(write((read(good_table):gsub("interactive = true
 submit("no allocation where the site wants none", { account = "digimed", partition = "cpu-sev", script = "nil" }, { code = "E141" }, batch_only)
 submit("nor one that is routed", { account = "genome", script = "" }, { code = "E141" }, batch_only)
 submit("a script is let in there", { account = "digimed", partition = "cpu-sev" }, { set = pinned }, batch_only)
+submit("nor one in a default", { account = "digimed", script = "nil" }, { code = "E141" }, batch_only, default("cpu-sev"))
 submit("an allocation elsewhere is untouched", { account = "chemistry", partition = "cpu", script = "nil" }, {}, batch_only)
 
 -- Modify.
@@ -219,8 +240,10 @@ local function modify(name, record, change, want, with)
 end
 
 local inside = { partition = "cpu-sev" }
-local running = { partition = "cpu-sev", job_state = 1, min_nodes = 2 }
-local flagged = { partition = "cpu-sev", job_state = 1 + 0x4000 } -- configuring
+-- The record has what was asked for, sbatch -N2-4, not what was given. Slurm takes the same number again for
+-- an order to give the rest back.
+local running = { partition = "cpu-sev", job_state = 1, min_nodes = 2, max_nodes = 4, req_nodes = "n[1-2]", exc_nodes = "n9" }
+local flagged = { partition = "cpu-sev", job_state = 1 + 0x4000, min_nodes = 2, max_nodes = 4, req_nodes = "n[1-2]", exc_nodes = "n9" } -- configuring
 
 modify("an ordinary job may do as it likes", {}, { partition = "other", req_nodes = "n1", shared = 1 }, {})
 modify("a time limit is nobody's business", running, { time_limit = 5 }, {})
@@ -237,6 +260,7 @@ modify("sharing its nodes", inside, { shared = 1 }, { code = "E107" })
 modify("an account without tenant", inside, { account = "chemistry" }, { code = "E102" })
 for _, change in ipairs({
 	{ req_nodes = "n1" }, { exc_nodes = "n1" }, { features = "x" }, { min_nodes = 1 }, { max_nodes = 9 },
+	{ min_nodes = 2 }, { max_nodes = 4 }, { req_nodes = "n[1-2]" }, { req_nodes = "" }, { exc_nodes = "n9" },
 	{ account = "clinic" }, { shared = 0 },
 }) do
 	local field, value = next(change)
@@ -290,6 +314,38 @@ submit("a good table first", { account = "genome" }, { set = pinned }, later)
 later.table_path = scratch .. ".none"
 submit("what the last good table required is remembered", { account = "genome" }, { code = "E100" }, later)
 submit("and the others still go their way", { account = "chemistry" }, {}, later)
+
+-- A table that has not changed is not read twice: slurmctld waits, and asks once for each element of an array.
+
+do
+	local key = setfenv and "loadstring" or "load"
+	local real, parsed = _G[key], 0
+	_G[key] = function(...)
+		parsed = parsed + 1
+		return real(...)
+	end
+	local function count(name, want)
+		cases = cases + 1
+		if parsed ~= want then
+			fail(name, "the table was read %d times, want %d", parsed, want)
+		end
+	end
+	local steady = load_enclave(write(text))
+	for _ = 1, 50 do
+		modify("one of many", {}, { time_limit = 5 }, {}, steady)
+		submit("one of many", { account = "digimed", partition = "cpu-sev" }, { set = pinned }, steady)
+	end
+	count("a hundred questions", 1)
+	write((text:gsub("nodes = 12", "nodes = 14")))
+	submit("a new table counts at once", { account = "digimed", partition = "cpu-sev", min_nodes = 14 }, { set = pinned }, steady)
+	count("a new table", 2)
+	write("return {")
+	submit("a broken one, too", { account = "digimed", partition = "cpu-sev" }, { code = "E100" }, steady)
+	submit("for as long as it is there", { account = "digimed", partition = "cpu-sev" }, { code = "E100" }, steady)
+	write(text)
+	submit("and the old one again", { account = "digimed", partition = "cpu-sev", min_nodes = 14 }, { code = "E118" }, steady)
+	_G[key] = real
+end
 
 -- An error of our own.
 
