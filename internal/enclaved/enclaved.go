@@ -119,7 +119,7 @@ func prepare(ctx context.Context, log *logrus.Logger, f files, o Options) (*daem
 	if err == nil {
 		d.server, err = server.New(server.Settings{
 			Verifier: d.verifier, Authority: authority, Credentials: munge.Munge{}, Levels: levels{program.Runner{}},
-			PeerUID: peer.UID, SlurmUID: slurmUID,
+			PeerUID: peer.UID, SlurmUID: slurmUID, Failed: newFaults(log).say,
 		})
 	}
 	if err != nil {

@@ -27,7 +27,7 @@ func asNode[Q, A any](s *Server, f func(ctx context.Context, node string, q Q) (
 			return
 		}
 		a, err := f(r.Context(), node, q)
-		answer(w, a, err)
+		s.answer(w, r, a, err)
 	})
 }
 
@@ -68,7 +68,7 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a, err := s.Verifier.Roster(r.Context(), node, job)
-	answer(w, api.EvidenceAnswer{Answer: a}, err)
+	s.answer(w, r, api.EvidenceAnswer{Answer: a}, err)
 }
 
 // take reads an announcement and has it taken, when its turn has come. The time for reading counts
@@ -88,7 +88,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, node string) (encl
 		return enclave.JobKey{}, false
 	}
 	if err := s.Verifier.TakeEvidence(r.Context(), node, a, began); err != nil {
-		answer(w, api.Empty{}, err)
+		s.answer(w, r, api.Empty{}, err)
 		return enclave.JobKey{}, false
 	}
 	return a.Job, true
@@ -112,7 +112,7 @@ func asStranger[Q, A any](s *Server, f func(ctx context.Context, from string, q 
 		if err != nil {
 			s.counters.add("refused_enrolment")
 		}
-		answer(w, a, err)
+		s.answer(w, r, a, err)
 	})
 }
 
@@ -134,7 +134,7 @@ func (s *Server) asPerson(f func(r *http.Request, who verifier.Viewer) (any, err
 			return
 		}
 		a, err := f(r, who)
-		answer(w, a, err)
+		s.answer(w, r, a, err)
 	})
 }
 
@@ -259,7 +259,7 @@ func asPeer[Q, A any](s *Server, allowed func(context.Context, uint32) error, f 
 			return
 		}
 		a, err := f(r.Context(), p.uid, q)
-		answer(w, a, err)
+		s.answer(w, r, a, err)
 	})
 }
 

@@ -62,6 +62,7 @@ type Settings struct {
 	Levels      Levels
 	PeerUID     func(net.Conn) (uint32, error) // of the other end of a Unix socket
 	SlurmUID    uint32                         // SlurmUser: the controller's prolog and epilog
+	Failed      func(call string, err error)   // hears of errors that no caller is told, for the log
 }
 
 // Server serves the verifier's API.
@@ -76,7 +77,7 @@ type Server struct {
 
 // New makes a server.
 func New(s Settings) (*Server, error) {
-	if s.Verifier == nil || s.Authority == nil || s.Credentials == nil || s.Levels == nil || s.PeerUID == nil {
+	if s.Verifier == nil || s.Authority == nil || s.Credentials == nil || s.Levels == nil || s.PeerUID == nil || s.Failed == nil {
 		return nil, errors.New("make server: a part is missing")
 	}
 	return &Server{Settings: s, counters: newCounters(), gate: newGate(), users: newUsers(), programs: make(chan struct{}, programsAtOnce), reading: make(chan struct{}, readAtOnce)}, nil
@@ -113,7 +114,7 @@ func (s *Server) Serve(ctx context.Context, public, local net.Listener) error {
 
 func (s *Server) http(h http.Handler, withConn func(context.Context, net.Conn) context.Context) *http.Server {
 	return &http.Server{
-		Handler: h, ConnContext: withConn, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
+		Handler: s.recovering(h), ConnContext: withConn, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
 		WriteTimeout: longestCall, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ErrorLog: s.counters.log("broken_connection"),
 	}
@@ -233,8 +234,9 @@ func decode(w http.ResponseWriter, r *http.Request, most int64, v any) error {
 	return err
 }
 
-func answer(w http.ResponseWriter, v any, err error) {
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, v any, err error) {
 	if err != nil {
+		s.failed(r, err)
 		refuse(w, http.StatusConflict, err)
 		return
 	}
@@ -243,6 +245,7 @@ func answer(w http.ResponseWriter, v any, err error) {
 	if !packed {
 		form = api.TypeJSON
 		if b, err = json.Marshal(v); err != nil {
+			s.failed(r, err)
 			refuse(w, http.StatusInternalServerError, err)
 			return
 		}

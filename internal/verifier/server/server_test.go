@@ -46,6 +46,7 @@ type site struct {
 	server    *server.Server
 	munge     munge
 	levels    levels
+	failed    failures
 	address   string
 	socket    string
 	uid       atomic.Uint32 // of whoever calls on the Unix socket
@@ -89,10 +90,16 @@ func (m *munge) Decode(_ context.Context, c string) (uint32, string, error) {
 	return uid, payload, nil
 }
 
-type levels struct{ ran atomic.Int32 }
+type levels struct {
+	ran    atomic.Int32
+	panics atomic.Bool
+}
 
 func (l *levels) Rank(_ context.Context, uid uint32) (server.Level, []string, error) {
 	l.ran.Add(1)
+	if l.panics.Load() {
+		panic("the test wants it")
+	}
 	switch uid {
 	case 3000:
 		return server.Administrator, nil, nil
@@ -153,7 +160,7 @@ func (s *site) enrol(node string) {
 func (s *site) serve() {
 	s.t.Helper()
 	srv, err := server.New(server.Settings{
-		Verifier: s.v, Authority: s.authority, Credentials: &s.munge, Levels: &s.levels, SlurmUID: 64030,
+		Verifier: s.v, Authority: s.authority, Credentials: &s.munge, Levels: &s.levels, SlurmUID: 64030, Failed: s.failed.add,
 		PeerUID: func(net.Conn) (uint32, error) { return s.uid.Load(), nil },
 	})
 	require.NoError(s.t, err)
