@@ -20,11 +20,20 @@ type Evidence struct {
 	Keys     enclave.NodeKeys
 	Evidence enclave.Evidence
 	Result   enclave.AttestationResult
+	Machine  *Machine // what it was held against; nil in rows of an earlier release
+	Unjudged bool     // it could not be judged, which is not the node's fault
 	At       time.Time
 }
 
+// Machine is what a node was enrolled on. It is stored with the evidence: which enrolment was in force
+// then nobody can say later by the clock, which may have been set meanwhile.
+type Machine struct {
+	Chip     string `json:"chip"` // as in Enrolment; empty: there was no enrolment
+	ReportID string `json:"report_id"`
+}
+
 const insertEvidence = `INSERT INTO evidence
-	(cluster, job, restart, node, purpose, epoch, nonce, report, certificates, delivered, provider, keys, result, endorsements, at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`
+	(cluster, job, restart, node, purpose, epoch, nonce, report, certificates, delivered, provider, keys, result, endorsements, at, machine, unjudged) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`
 
 // AddEvidence stores evidence; a nonce stands in the ledger once, whatever the memory forgot.
 func (l *Ledger) AddEvidence(ctx context.Context, e Evidence) error {
@@ -67,6 +76,7 @@ func rowOf(e Evidence, body []byte, delivered sql.NullString, endorsed string) [
 	return []any{
 		e.Key.Cluster, e.Key.Job, e.Key.Restart, e.Node, e.Purpose, e.Epoch, e.Nonce.String(),
 		never(e.Evidence.Report), never(body), delivered, provider, text(e.Keys), text(e.Result), endorsed, millis(e.At),
+		optional(e.Machine), e.Unjudged,
 	}
 }
 
@@ -87,7 +97,7 @@ func (l *Ledger) evidenceRow(e Evidence) (put func(context.Context, *sql.Tx) err
 	return put, func() { l.stored.add(missing) }
 }
 
-const evidenceColumns = "cluster, job, restart, node, purpose, epoch, nonce, report, " + certificates + ", provider, keys, result, endorsements, at"
+const evidenceColumns = "cluster, job, restart, node, purpose, epoch, nonce, report, " + certificates + ", provider, keys, result, endorsements, at, machine, unjudged"
 
 // EvidenceOf lists all evidence of one start, in the order it came.
 func (l *Ledger) EvidenceOf(ctx context.Context, k enclave.JobKey) ([]Evidence, error) {
@@ -120,11 +130,11 @@ func (l *Ledger) evidence(ctx context.Context, where string, args ...any) ([]Evi
 	err = each(rows, func() error {
 		var e read
 		var nonce string
-		var keys, result, digests sql.NullString
+		var keys, result, digests, machine sql.NullString
 		var at int64
 		bad := rows.Scan(&e.Key.Cluster, &e.Key.Job, &e.Key.Restart, &e.Node, &e.Purpose, &e.Epoch, &nonce, &e.Evidence.Evidence.Report,
-			&e.Evidence.Evidence.Certificates, &e.delivered, &e.Evidence.Evidence.Provider, &keys, &result, &digests, &at)
-		bad = errors.Join(bad, e.Nonce.UnmarshalText([]byte(nonce)), column(keys, &e.Keys), column(result, &e.Result), column(digests, &e.by))
+			&e.Evidence.Evidence.Certificates, &e.delivered, &e.Evidence.Evidence.Provider, &keys, &result, &digests, &at, &machine, &e.Unjudged)
+		bad = errors.Join(bad, e.Nonce.UnmarshalText([]byte(nonce)), column(keys, &e.Keys), column(result, &e.Result), column(digests, &e.by), column(machine, &e.Machine))
 		e.At = time.UnixMilli(at).UTC()
 		list = append(list, e)
 		return bad

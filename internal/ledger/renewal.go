@@ -22,7 +22,8 @@ type Renewal struct {
 
 // AddRenewal stores a renewal's evidence. A job of days renews hundreds of times on each node:
 // all leave a Renewal, but whole evidence (report, certificates, checks) is kept of the first
-// and the latest that were affirmed and of every one that was not. A nonce stands once.
+// and the latest that were affirmed, of the latest that could not be judged, which is asked for again
+// every few seconds, and of every one that failed. A nonce stands once.
 func (l *Ledger) AddRenewal(ctx context.Context, e Evidence, digest enclave.Digest, good bool) error {
 	k := e.Key
 	put, kept := l.evidenceRow(e)
@@ -32,6 +33,10 @@ func (l *Ledger) AddRenewal(ctx context.Context, e Evidence, digest enclave.Dige
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO renewals (cluster, job, restart, node, epoch, nonce, digest, good, at) VALUES (?,?,?,?,?,?,?,?,?)`,
 			k.Cluster, k.Job, k.Restart, e.Node, e.Epoch, e.Nonce.String(), digest.String(), good, millis(e.At))
+		if err == nil && e.Unjudged {
+			_, err = tx.ExecContext(ctx, "DELETE FROM evidence WHERE cluster=? AND job=? AND restart=? AND node=? AND purpose=? AND unjudged AND nonce<>?",
+				k.Cluster, k.Job, k.Restart, e.Node, e.Purpose, e.Nonce.String())
+		}
 		if err != nil || !good {
 			return err
 		}

@@ -92,5 +92,8 @@ DELETE FROM documents WHERE digest NOT IN (
   UNION SELECT value FROM evidence, json_each(endorsements, '$.authorities')
   UNION SELECT value FROM evidence, json_each(endorsements, '$.crls')
 );                                   -- renewals whose row has gone left them; delivered may be 'judged' from here on
+`, `
+ALTER TABLE evidence ADD COLUMN machine TEXT; -- as what the node was enrolled when it was judged; NULL: of an earlier release
+ALTER TABLE evidence ADD COLUMN unjudged INTEGER NOT NULL DEFAULT 0; -- this host could not judge it
 `}
 }

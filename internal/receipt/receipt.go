@@ -127,7 +127,7 @@ type Node struct {
 	Teardown Teardown         `json:"teardown"` // its last word
 }
 
-// Enrolled is the enrolment in force when the node's first evidence came.
+// Enrolled is what the node's first evidence was held against: its enrolment then in force, empty without one.
 type Enrolled struct {
 	Chip     string `json:"chip"`                // CHIP_ID in hexadecimal, all zero when it is masked
 	ReportID string `json:"report_id,omitempty"` // then the REPORT_ID

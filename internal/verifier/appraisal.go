@@ -180,8 +180,7 @@ func (a *Appraisal) judge(r Rules, e enclave.Evidence, c claim.Claim, m Machine)
 	none := enclave.AttestationResult{Node: c.Node, Status: enclave.StatusNone}
 	p, err := a.rules(r)
 	if err != nil {
-		none.Checks = []enclave.Check{{Name: "policy", Result: enclave.CheckUnknown, Reason: err.Error()}}
-		return none
+		return noRules(c.Node, err)
 	}
 	data, err := c.ReportData()
 	if err != nil {

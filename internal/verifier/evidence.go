@@ -3,7 +3,6 @@ package verifier
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -131,7 +130,7 @@ func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *ap
 	}
 	c := api.JobClaim(a.Job, s.plan.Job.HetOffset, v.digest, s.plan.Policy, a)
 	envelope := prepared.take(a.Keys.HPKE)
-	result, refusal := v.appraise(ctx, name, node, c, a, func() (err error) {
+	result, machine, refusal := v.appraise(ctx, name, node, c, a, func() (err error) {
 		if envelope == nil {
 			envelope, err = roster.NewEnvelope(a.Node, a.Keys.HPKE)
 		}
@@ -141,7 +140,7 @@ func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *ap
 	defer cancel()
 	err := v.Ledger.AddEvidence(work, ledger.Evidence{
 		Key: a.Job, Node: a.Node, Purpose: uint8(a.Purpose), Epoch: a.Epoch, Nonce: a.Nonce, Keys: a.Keys,
-		Evidence: a.Evidence, Result: *result, At: time.Now(),
+		Evidence: a.Evidence, Result: *result, Machine: machine, Unjudged: isUnjudged(refusal), At: time.Now(),
 	})
 	if err != nil {
 		v.stopAll(s, ledgerRefusal(err))
@@ -156,17 +155,21 @@ func (v *Verifier) inForce(name string, digest enclave.Digest) bool {
 	return err == nil && now == digest
 }
 
-// appraise gives the result and, unless the node is affirmed, whose fault that is. seal says
-// whether a seed can be sealed for the node.
-func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Node, c claim.Claim, a *api.Announcement, seal func() error) (*enclave.AttestationResult, *enclave.Refusal) {
+// appraise gives the result, what the node was held against and, unless it is affirmed, whose fault
+// that is. seal says whether a seed can be sealed for the node.
+func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Node, c claim.Claim, a *api.Announcement, seal func() error) (*enclave.AttestationResult, *ledger.Machine, *enclave.Refusal) {
 	enrolled, err := v.enrolled(ctx, node.Name)
 	unread := err != nil && !errors.Is(err, ledger.ErrNotFound)
-	rules := v.rules(ctx, policy, c.Policy)
+	machine := &ledger.Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID}
+	rules, unknown := v.rules(ctx, policy, c.Policy)
 	result := enclave.AttestationResult{Node: node.Name, Status: enclave.StatusNone}
 	var unsealable error
 	v.inTurn(func() {
-		if err == nil {
-			result = v.Appraiser.Appraise(rules, a.Evidence, c, Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID})
+		switch {
+		case unknown != nil:
+			result = noRules(node.Name, unknown)
+		case err == nil:
+			result = v.Appraiser.Appraise(rules, a.Evidence, c, Machine(*machine))
 		}
 		unsealable = seal()
 	})
@@ -179,46 +182,20 @@ func (v *Verifier) appraise(ctx context.Context, policy string, node enclave.Nod
 	case result.Status != enclave.StatusAffirming:
 		failed = &enclave.Check{Name: "appraisal", Result: enclave.CheckUnknown, Reason: "nothing was affirmed"}
 	default:
-		return &result, nil
+		return &result, machine, nil
 	}
 	switch {
 	case unread && failed.Name == checkEnrolled:
-		return &result, ledgerRefusal(err)
-	case result.Unjudged != "" && slices.Contains([]string{"chain", "validity", "crl"}, failed.Name):
-		return &result, v.unjudged(ctx, node.Name, failed.Name, result.Unjudged)
+		return &result, machine, ledgerRefusal(err)
+	case result.Unjudged != "" && slices.Contains([]string{"chain", "validity", "crl", checkPolicy}, failed.Name):
+		return &result, machine, v.unjudged(ctx, node.Name, failed.Name, result.Unjudged)
 	}
 	r := enclave.Refuse(codeOf(failed.Name), enclave.FaultNode, "check %s: %s", failed.Name, failed.Reason)
 	r.Node, r.Check, r.Fix = node.Name, failed.Name, "see enclave why "+node.Name
 	if failed.Name == checkChip && enrolled.ReportID != "" {
 		r.Fix = "if it was only started anew, enrol it again: enclave node enrol --request there, enclave node enrol " + node.Name + " here"
 	}
-	return &result, r
-}
-
-// unjudged is the refusal of evidence that this host can't judge: its clock is behind what AMD has
-// signed, its revocation lists are out of date, or it can't read its store. No node is to blame, and
-// jobs wait until an admin has mended it.
-func (v *Verifier) unjudged(ctx context.Context, node, check, why string) *enclave.Refusal {
-	r := enclave.Refuse(codeUnjudged, enclave.FaultPolicy, "check %s could not be made: %s", check, why)
-	r.Node, r.Check, r.Fix = node, check, "on the controller: is the clock right, the certificate store readable and up to date? enclave certs show"
-	v.alarm(ctx, r.Code, fmt.Sprintf("evidence of node %s can't be judged: %s", node, r.Reason))
-	return r
-}
-
-const codeUnjudged enclave.Code = "E546"
-
-// rules are those that the claim names: a job keeps the policy that it was started under, or a
-// change of the file would end it. Without its text (of a job that an earlier release registered)
-// the policy of that name counts.
-func (v *Verifier) rules(ctx context.Context, name string, digest enclave.Digest) Rules {
-	if v.inForce(name, digest) {
-		return Rules{Name: name}
-	}
-	p, err := v.Ledger.Policy(ctx, digest)
-	if err != nil {
-		return Rules{Name: name}
-	}
-	return Rules{Name: name, Text: p.Text}
+	return &result, machine, r
 }
 
 // codeOf is the code of a failed check: of appraisal's, or of this package's three.

@@ -143,6 +143,9 @@ func TestAJobIsJudgedByTheTextOfItsStart(t *testing.T) {
 	broken := f.appraisal.Appraise(verifier.Rules{Text: "name: x\n"}, e, c, m)
 	require.NotNil(t, broken.Failed())
 	assert.Equal(t, enclave.StatusNone, broken.Status)
+	assert.Equal(t, "policy", broken.Failed().Name)
+	assert.NotEmpty(t, broken.Unjudged, "no node is to blame")
+	assert.NotEmpty(t, f.appraisal.Appraise(verifier.Rules{Name: "gone"}, e, c, m).Unjudged)
 	digest, err := f.appraisal.Policy("default")
 	require.NoError(t, err)
 	text, err := f.appraisal.Text(digest)
@@ -169,6 +172,32 @@ func TestRunningJobsKeepTheirPolicy(t *testing.T) {
 		w.all(w.register(job(8, "n1")), "n1")
 		assert.Len(t, w.appraiser.Judged(), 1, "new jobs have the new one")
 	})
+}
+
+func TestAPolicyThatNoLongerLoads(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ spoil, mend func(*world) }{
+		"because this release is stricter": {
+			func(w *world) { w.appraiser.Strict = true }, func(w *world) { w.appraiser.Strict = false },
+		},
+		"because the ledger can't be read": {
+			func(w *world) { w.tell("ALTER TABLE policies RENAME TO unread") }, func(w *world) { w.tell("ALTER TABLE unread RENAME TO policies") },
+		},
+	} {
+		bubble(t, "drains no node and ends no job: "+name, func(t *testing.T, w *world) {
+			k := w.register(job(7, "n1"))
+			w.all(k, "n1")
+			w.appraiser.Version = 5
+			c.spoil(w)
+			for range 3 {
+				assert.Equal(t, "E546 policy", told(w.renew(k, "n1")))
+			}
+			assert.Empty(t, w.site.Drained())
+			assert.NotContains(t, w.site.Calls(), "end 7.0")
+			c.mend(w)
+			require.NoError(t, w.renew(k, "n1"))
+		})
+	}
 }
 
 func TestLatestEvidenceIsForOperators(t *testing.T) {

@@ -114,7 +114,7 @@ func (v *Verifier) rejudge(ctx context.Context, e ledger.Entry, node string, a *
 		return nil, err
 	}
 	c := api.JobClaim(a.Job, e.Job.HetOffset, v.digest, e.Policy, a)
-	result, refusal := v.appraise(ctx, e.Tenant.Policy, v.lines[node], c, a, func() error { return roster.CheckKey(a.Keys.HPKE) })
+	result, machine, refusal := v.appraise(ctx, e.Tenant.Policy, v.lines[node], c, a, func() error { return roster.CheckKey(a.Keys.HPKE) })
 	same := m.Keys != nil && m.Keys.WireGuard == a.Keys.WireGuard && m.Keys.Ed25519 == a.Keys.Ed25519 && slices.Equal(m.Keys.HPKE, a.Keys.HPKE)
 	if !same && refusal == nil {
 		refusal = enclave.Refuse("E224", enclave.FaultNode, "renews with other keys than it started with")
@@ -122,7 +122,7 @@ func (v *Verifier) rejudge(ctx context.Context, e ledger.Entry, node string, a *
 	}
 	return refusal, v.Ledger.AddRenewal(ctx, ledger.Evidence{
 		Key: a.Job, Node: node, Purpose: uint8(a.Purpose), Epoch: a.Epoch, Nonce: a.Nonce, Keys: a.Keys,
-		Evidence: a.Evidence, Result: *result, At: time.Now(),
+		Evidence: a.Evidence, Result: *result, Machine: machine, Unjudged: isUnjudged(refusal), At: time.Now(),
 	}, bodyDigest(a.Evidence.Report), refusal == nil)
 }
 

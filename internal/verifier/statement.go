@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -70,11 +69,11 @@ func (v *Verifier) readEvidence(ctx context.Context, p *parts) error {
 	}
 	for _, e := range list {
 		if len(p.evidence[e.Node]) == 0 {
-			enrolled, bad := v.Ledger.EnrolledAt(ctx, e.Node, e.At)
-			if bad != nil && !errors.Is(bad, ledger.ErrNotFound) {
+			machine, bad := v.heldAgainst(ctx, e)
+			if bad != nil {
 				return bad
 			}
-			p.enrolled[e.Node] = receipt.Enrolled{Chip: enrolled.Chip, ReportID: enrolled.ReportID}
+			p.enrolled[e.Node] = receipt.Enrolled(machine)
 		}
 		p.evidence[e.Node] = append(p.evidence[e.Node], e)
 	}
@@ -89,6 +88,16 @@ func (v *Verifier) readEvidence(ctx context.Context, p *parts) error {
 		p.renewals[r.Node] = n
 	}
 	return err
+}
+
+// heldAgainst is what evidence was judged by: of evidence that an earlier release stored, what was enrolled
+// at its time.
+func (v *Verifier) heldAgainst(ctx context.Context, e ledger.Evidence) (ledger.Machine, error) {
+	if e.Machine != nil {
+		return *e.Machine, nil
+	}
+	enrolled, err := v.Ledger.EnrolledAt(ctx, e.Node, e.At)
+	return ledger.Machine{Chip: enrolled.Chip, ReportID: enrolled.ReportID}, ignore(err, ledger.ErrNotFound)
 }
 
 // readPolicy finds the text of the job's day. A job of which nothing was appraised needs none.

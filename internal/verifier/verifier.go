@@ -103,6 +103,7 @@ type Verifier struct {
 	over     chan struct{}                // a job may have become ready for its receipt
 	fleet    chan struct{}                // a node was enrolled or revoked
 	unsealed map[enclave.JobKey]time.Time // receipts that could not be made, by when that was told
+	unable   map[string]time.Time         // checks that could not be made, by when that was told last
 	ended    map[enclave.JobKey]time.Time // starts whose receipts wait, by when that began on this process's own clock
 	later    later
 	banned   *banned
@@ -139,7 +140,7 @@ func New(ctx context.Context, s Settings) (*Verifier, error) {
 	v := &Verifier{
 		Settings: s, lines: map[string]enclave.Node{}, banned: newBanned(), tickets: newTickets(), pending: newPending(), proofs: proofs{last: map[string]proof{}}, starts: map[enclave.JobKey]*start{}, runs: map[enclave.JobKey]*run{},
 		over: make(chan struct{}, 1), fleet: make(chan struct{}, 1), unsealed: map[enclave.JobKey]time.Time{},
-		ended: map[enclave.JobKey]time.Time{},
+		ended: map[enclave.JobKey]time.Time{}, unable: map[string]time.Time{},
 	}
 	for _, n := range s.Inventory.Nodes {
 		v.lines[n.Name] = n

@@ -135,6 +135,23 @@ func TestANodeBreaksWhileItsEvidenceIsJudged(t *testing.T) {
 
 func TestAWrongClockOfTheVerifier(t *testing.T) {
 	t.Parallel()
+	bubble(t, "a receipt says what evidence was held against, whatever the clock said at the enrolment", func(t *testing.T, w *world) {
+		held := func(k enclave.JobKey) string {
+			w.all(k, "n1")
+			w.down(k, "n1")
+			w.settled(k)
+			o := w.receipt(k)
+			require.NotNil(t, o)
+			return o.Statement.Predicate.Nodes[0].Enrolled.Chip
+		}
+		w.tell("UPDATE enrolments SET at=at+3600000")
+		assert.Equal(t, w.nodes["n1"].Chip, held(w.register(job(7, "n1"))))
+		k := w.register(job(8, "n1"))
+		w.tell("CREATE TRIGGER earlier AFTER INSERT ON evidence BEGIN UPDATE evidence SET machine=NULL WHERE id=new.id; END")
+		assert.Empty(t, held(k), "the control: an earlier release went by the time")
+		w.tell("UPDATE enrolments SET at=at-7200000")
+		assert.Equal(t, w.nodes["n1"].Chip, held(w.register(job(9, "n1"))))
+	})
 	for name, ended := range map[string]string{"put back": "ended+3600000", "put forward": "ended-3600000"} {
 		bubble(t, "a receipt waits as long as ever for a node that is silent: "+name, func(t *testing.T, w *world) {
 			k := w.register(job(7, "n1", "n2"))
@@ -198,6 +215,35 @@ func TestAWrongClockOfTheVerifier(t *testing.T) {
 		w.nodes["n1"].Fail, w.nodes["n1"].Odd = "", ""
 		require.NoError(t, w.renew(k, "n1"))
 		assert.NotContains(t, w.site.Calls(), "end 7.0")
+	})
+	bubble(t, "an alarm tells it once an hour for each check, and the ledger keeps the latest of such evidence", func(t *testing.T, w *world) {
+		k := w.register(job(7, "n1", "n2"))
+		w.all(k, "n1", "n2")
+		odd := func(check string) {
+			for _, n := range []string{"n1", "n2"} {
+				w.nodes[n].Fail, w.nodes[n].Odd = check, "not now, which is "+time.Now().String()
+				assert.Equal(t, "E546 policy", told(w.renew(k, n)))
+				time.Sleep(30 * time.Second)
+			}
+		}
+		for range 10 {
+			odd("crl")
+		}
+		assert.Equal(t, []enclave.Code{"E546"}, w.alarms)
+		odd("validity")
+		assert.Len(t, w.alarms, 2)
+		list, err := w.settings.Ledger.EvidenceOf(t.Context(), k)
+		require.NoError(t, err)
+		require.Equal(t, 4, len(list), "of the start, and of the latest renewal") //nolint:testifylint // a list that is printed fills the screen
+		assert.Equal(t, "validity", list[3].Result.Failed().Name)
+		all, err := w.settings.Ledger.Renewals(t.Context(), k)
+		require.NoError(t, err)
+		assert.Len(t, all, 22, "that they were made")
+		w.nodes["n1"].Odd, w.nodes["n1"].Fail = "", "measurement"
+		assert.Equal(t, "E229 node", told(w.renew(k, "n1")))
+		list, err = w.settings.Ledger.EvidenceOf(t.Context(), k)
+		require.NoError(t, err)
+		assert.Len(t, list, 5)
 	})
 }
 

@@ -36,6 +36,7 @@ type Report struct {
 type Appraiser struct {
 	Version byte
 	Slow    time.Duration // how long an appraisal takes
+	Strict  bool          // it can't load the text of a policy that is no longer in force
 
 	mu     sync.Mutex
 	judged []string
@@ -68,6 +69,13 @@ func (a *Appraiser) Appraise(rules verifier.Rules, e enclave.Evidence, c claim.C
 		a.mu.Lock()
 		a.judged = append(a.judged, rules.Text)
 		a.mu.Unlock()
+	}
+	if rules.Text != "" && a.Strict {
+		const why = "unknown key"
+		return enclave.AttestationResult{
+			Node: c.Node, Status: enclave.StatusNone, Unjudged: why,
+			Checks: []enclave.Check{{Name: "policy", Result: enclave.CheckUnknown, Reason: why}},
+		}
 	}
 	r := a.Identify(e, c)
 	if r.ChipID != m.Chip || (m.ReportID != "" && r.ReportID != m.ReportID) {
