@@ -91,6 +91,7 @@ func (m Machine) enrolCommand() *cobra.Command {
 	c.Flags().StringVar(&name, "node", "", "on the node: its NodeName, where slurm.conf does not lead to it from the host's name")
 	c.Flags().StringVar(&id.chip, "chip", "", "on the controller: the chip that the node must have, in place of the question")
 	c.Flags().StringVar(&id.report, "report-id", "", "the same, where the host masks the chip: the report id that the node shows")
+	c.Flags().StringVar(&id.key, "key", "", "the same, by the fingerprint that the node shows: where several guests of one chip ask")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		switch {
 		case request && len(args) == 0 && id == machineID{}:
@@ -118,7 +119,7 @@ func (m Machine) returnCommand() *cobra.Command {
 	return c
 }
 
-// approve shows what is pending and takes the admin's yes: --chip in scripts, else a word.
+// approve shows what is pending and takes the admin's yes: --chip, --report-id or --key in scripts, else a word.
 func (m Machine) approve(ctx context.Context, config string, out io.Writer, node string, want machineID) error {
 	r, err := m.Registrar(config)
 	if err != nil {
@@ -146,15 +147,17 @@ func (m Machine) approve(ctx context.Context, config string, out io.Writer, node
 }
 
 // machineID is how an admin names the machine in a script.
-type machineID struct{ chip, report string }
+type machineID struct{ chip, report, key string }
 
+// is true for a wish that all that was said is true of.
 func (id machineID) is(p api.PendingEnrol) bool {
-	return (id.chip == "" || strings.EqualFold(p.ChipID, id.chip)) && (id.report == "" || strings.EqualFold(p.ReportID, id.report)) &&
-		(p.ReportID == "" || id.report != "" || id == machineID{}) // zeros name no machine
+	said := func(want, is string) bool { return want == "" || strings.EqualFold(want, is) }
+	named := p.ReportID == "" || id.report != "" || id.key != "" || id == machineID{} // zeros name no machine
+	return named && said(id.chip, p.ChipID) && said(id.report, p.ReportID) && said(id.key, p.Fingerprint.String())
 }
 
-// choose finds the one wish that is meant. Where several are pending for a node only a chip says
-// which: a stranger may have asked in its name.
+// choose finds the one wish that is meant. Where several are pending for a node only the admin can say
+// which: a stranger may have asked in its name, and a chip is that of all guests of one host.
 func choose(all []api.PendingEnrol, node string, id machineID) (api.PendingEnrol, error) {
 	var found []api.PendingEnrol
 	for _, p := range all {
@@ -164,13 +167,17 @@ func choose(all []api.PendingEnrol, node string, id machineID) (api.PendingEnrol
 	}
 	switch {
 	case len(found) == 0 && id != machineID{}:
-		return api.PendingEnrol{}, &ExitError{ExitMissing, fmt.Errorf("no enrolment of %s with this chip or report id is pending", printable(node))}
+		return api.PendingEnrol{}, &ExitError{ExitMissing, fmt.Errorf("no enrolment of %s with this chip, report id or key is pending", printable(node))}
 	case len(found) == 0:
 		return api.PendingEnrol{}, &ExitError{ExitMissing, fmt.Errorf("no enrolment of %s is pending: run enclave node enrol --request there", printable(node))}
-	case len(found) > 1 && id == machineID{}:
-		return api.PendingEnrol{}, &ExitError{ExitUnknown, fmt.Errorf("%d enrolments of %s are pending: say which with --chip or --report-id", len(found), printable(node))}
+	case len(found) > 1:
+		var b strings.Builder
+		for _, p := range found {
+			fmt.Fprintf(&b, "\n  --key %s  from %s", p.Fingerprint, printable(p.From))
+		}
+		return api.PendingEnrol{}, &ExitError{ExitUnknown, fmt.Errorf("%d such enrolments of %s are pending: say which with --key, as the node itself shows it%s", len(found), printable(node), b.String())}
 	}
-	return found[len(found)-1], nil
+	return found[0], nil
 }
 
 func (m Machine) yes(out io.Writer, p api.PendingEnrol) bool {

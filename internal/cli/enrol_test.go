@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ type registry struct {
 
 	pending  []api.PendingEnrol
 	enrolled string
+	key      enclave.Digest // of what was enrolled
 	asked    api.EnrolRequest
 	polls    int
 	log      string
@@ -50,6 +52,7 @@ func (r *registry) EnrolStatus(context.Context, api.EnrolStatusRequest) (api.Enr
 func (r *registry) PendingEnrols(context.Context) ([]api.PendingEnrol, error) { return r.pending, nil }
 
 func (r *registry) EnrolApprove(_ context.Context, q api.ApproveRequest) error {
+	r.key = q.Fingerprint
 	r.enrolled = strings.TrimSpace(q.Node + " " + q.ChipID + " " + q.ReportID)
 	return nil
 }
@@ -109,6 +112,13 @@ func wish(chip string) api.PendingEnrol {
 	}
 }
 
+// guest is the wish of another guest of the host whose chip is ab.
+func guest(key byte) api.PendingEnrol {
+	p := wish("ab")
+	p.Fingerprint = enclave.Digest{key}
+	return p
+}
+
 // masked is the wish of a node whose host masks CHIP_ID.
 func masked(id string) api.PendingEnrol {
 	p := wish("00")
@@ -157,6 +167,15 @@ func TestTheAdminSaysYesToOneChip(t *testing.T) {
 		"a masked chip, by its zeros":         {[]api.PendingEnrol{masked("ef")}, "", []string{"n1", "--chip", zeros}, cli.ExitMissing, ""},
 		"a masked chip, by another report id": {[]api.PendingEnrol{masked("aa")}, "", []string{"n1", "--report-id", id}, cli.ExitMissing, ""},
 		"a report id where chips have names":  {[]api.PendingEnrol{wish("ab")}, "", []string{"n1", "--report-id", id}, cli.ExitMissing, ""},
+		"two guests of one chip ask":          {[]api.PendingEnrol{wish("ab"), guest(9)}, "", []string{"n1", "--chip", chip}, cli.ExitUnknown, ""},
+		"of two guests, by the key":           {[]api.PendingEnrol{guest(9), wish("ab")}, "", []string{"n1", "--key", strings.ToUpper(enclave.Digest{9}.String())}, 0, "n1 " + chip},
+		"of two guests, by key and chip":      {[]api.PendingEnrol{guest(9), wish("ab")}, "", []string{"n1", "--chip", chip, "--key", enclave.Digest{9}.String()}, 0, "n1 " + chip},
+		"the key, with another chip":          {[]api.PendingEnrol{wish("cd")}, "", []string{"n1", "--chip", chip, "--key", enclave.Digest{7}.String()}, cli.ExitMissing, ""},
+		"another key":                         {[]api.PendingEnrol{wish("ab")}, "", []string{"n1", "--key", enclave.Digest{9}.String()}, cli.ExitMissing, ""},
+		"a part of a key":                     {[]api.PendingEnrol{guest(9)}, "", []string{"n1", "--key", "09"}, cli.ExitMissing, ""},
+		"two guests of one masked chip":       {[]api.PendingEnrol{masked("ef"), masked("ef")}, "", []string{"n1", "--report-id", id}, cli.ExitUnknown, ""},
+		"a masked chip, by its key":           {[]api.PendingEnrol{masked("ef")}, "", []string{"n1", "--key", enclave.Digest{7}.String()}, 0, "n1 " + zeros + " " + id},
+		"a key on the node":                   {nil, "", []string{"--request", "--key", "09"}, cli.ExitUsage, ""},
 		"a name on the controller":            {nil, "", []string{"n1", "--node", "n1"}, cli.ExitUsage, ""},
 		"both sides at once":                  {nil, "", []string{"n1", "--request"}, cli.ExitUsage, ""},
 		"no side":                             {nil, "", nil, cli.ExitUsage, ""},
@@ -172,6 +191,9 @@ func TestTheAdminSaysYesToOneChip(t *testing.T) {
 				assert.Equal(t, c.exit, exitCode(err))
 			}
 			assert.Equal(t, c.enrolled, r.enrolled)
+			if slices.Contains(c.args, "--key") && c.exit == 0 {
+				assert.True(t, strings.EqualFold(r.key.String(), c.args[len(c.args)-1]), "this key and no other")
+			}
 			assert.NotContains(t, out, "\x1b", "what a stranger sent can't move the cursor")
 		})
 	}
