@@ -13,6 +13,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/closed"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/ground"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/survey"
 	"github.com/slurm-enclave/slurm-enclave/internal/job"
 	"github.com/slurm-enclave/slurm-enclave/internal/journal"
@@ -118,6 +119,7 @@ func (n *node) close(ctx context.Context) int {
 	started := time.Now()
 	errs := n.gate.Remove(n.job.Job)
 	r := n.resume()
+	n.recall(r.Header)
 	var network api.Network
 	if len(r.Open()) > 0 {
 		network = n.counted(ctx)
@@ -171,6 +173,19 @@ func (n *node) resume() journal.Record {
 	}
 	n.journal = j
 	return r
+}
+
+// recall takes the job's user from its journal where Slurm does not name him: slurmd aborts a job that
+// slurmctld has forgotten as if it were root's, and none of the user's would be looked for.
+func (n *node) recall(h journal.Header) {
+	if n.job.UID >= uidMin || h.UID < uidMin {
+		return
+	}
+	n.job.UID, n.job.User = h.UID, h.User
+	var err error
+	if n.subuids, err = process.SubordinateIDs(n.job.User, n.job.UID, uidMin); err != nil {
+		n.log.WithError(err).Error("subordinate ids not read")
+	}
 }
 
 // finish ends the journal with what was read back.

@@ -134,7 +134,7 @@ func heard(err error) error {
 // begin opens the journal. One that is there is of a prolog of this very start that was killed;
 // what it began is taken down first.
 func (n *node) begin(ctx context.Context) error {
-	header := journal.Header{JobKey: n.job.JobKey, UID: n.job.UID, Boot: n.boot}
+	header := journal.Header{JobKey: n.job.JobKey, UID: n.job.UID, User: n.job.User, Boot: n.boot}
 	if err := (file.Trust{}).Directory(n.directory()); err != nil {
 		return nodeError("E249", "check "+RunDir, "%s", err)
 	}

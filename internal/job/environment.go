@@ -72,7 +72,9 @@ func FromPrologEnv(env func(string) string) (enclave.Job, Context, error) {
 		GID:       r.number("SLURM_JOB_GID", true),
 		User:      r.word("SLURM_JOB_USER", false),
 		Account:   r.word("SLURM_JOB_ACCOUNT", false),
-		Partition: r.word("SLURM_JOB_PARTITION", true),
+		// A job that slurmctld has forgotten is aborted without a credential: its epilog has no partition, and
+		// root for its user [tried: 22.05, 24.11].
+		Partition: r.word("SLURM_JOB_PARTITION", c.Script != EpilogNode),
 		Name:      Printable(env("SLURM_JOB_NAME"), maxText),
 	}
 	c.HetJob = r.number("SLURM_HET_JOB_ID", false)

@@ -106,6 +106,18 @@ func TestFromPrologEnv(t *testing.T) {
 		assert.True(t, ok)
 		assert.Equal(t, uint32(3), code)
 	})
+	t.Run("the epilog of a job that slurmctld has forgotten is root's, without a partition", func(t *testing.T) {
+		t.Parallel()
+		aborted := func(script string) func(string) string {
+			return with(node(), "SLURM_SCRIPT_CONTEXT", script, "SLURM_JOB_PARTITION", "", "SLURM_JOB_UID", "0", "SLURM_UID", "0", "SLURM_JOB_USER", "root", "SLURM_NODELIST", "k2")
+		}
+		j, _, err := job.FromPrologEnv(aborted("epilog_slurmd"))
+		require.NoError(t, err)
+		assert.Equal(t, uint32(4), j.Job)
+		assert.Zero(t, j.UID)
+		_, _, err = job.FromPrologEnv(aborted("prolog_slurmd"))
+		require.ErrorContains(t, err, "SLURM_JOB_PARTITION")
+	})
 	t.Run("an epilog that is asked for again has no nodelist", func(t *testing.T) {
 		t.Parallel()
 		j, c, err := job.FromPrologEnv(with(node(), "SLURM_NODELIST", "", "SLURM_JOB_NODELIST", ""))

@@ -36,6 +36,7 @@ type Header struct {
 	Version string `json:"version"`
 	enclave.JobKey
 	UID  uint32 `json:"uid"`
+	User string `json:"user,omitempty"`
 	Boot string `json:"boot"`
 }
 

@@ -18,7 +18,7 @@ import (
 
 var key = enclave.JobKey{Cluster: "c", Job: 4711, Restart: 1}
 
-func header() journal.Header { return journal.Header{JobKey: key, UID: 2001, Boot: "boot-1"} }
+func header() journal.Header { return journal.Header{JobKey: key, UID: 2001, User: "alice", Boot: "boot-1"} }
 
 func clock() int64 { return 42 }
 
@@ -47,7 +47,7 @@ func TestJournal(t *testing.T) {
 	t.Run("the lines are plain text, one per act", func(t *testing.T) {
 		b, err := os.ReadFile(path(base))
 		require.NoError(t, err)
-		want := `{"version":"slurm-enclave-journal/1","cluster":"c","job":4711,"restart":1,"uid":2001,"boot":"boot-1"}
+		want := `{"version":"slurm-enclave-journal/1","cluster":"c","job":4711,"restart":1,"uid":2001,"user":"alice","boot":"boot-1"}
 {"seq":1,"boottime_ns":42,"stage":"mesh","act":"intent","detail":"enc4711"}
 {"seq":2,"boottime_ns":42,"stage":"mesh","act":"done"}
 {"seq":3,"boottime_ns":42,"stage":"fence","act":"intent","detail":"a"}

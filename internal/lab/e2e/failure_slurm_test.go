@@ -50,10 +50,7 @@ func TestFailuresOfASlurmctldThatForgets(t *testing.T) {
 		// The next job gets the number of the one that is forgotten, and is put back once for that.
 		p := promise{job: "COMPLETED", starts: "(" + firsts[i] + ")(; refused E[0-9]+)?; simulated"}
 		f.row(t, "slurmctld is killed and forgets the job, "+at.name, p, func(t *testing.T) string {
-			await(t, submit(t, "alice", "true", "--partition=cpu-sev"), "COMPLETED")
-			idle(t)
-			anew(t, "n0", "slurmctld", "TERM") // it saves what it knows
-			must(t, "n0", "root", "sh", "-c", "rm -rf /root/before && cp -a "+stateSave+" /root/before")
+			remember(t)
 			id, goOn := at.at(t)
 			forget(t)
 			goOn()
@@ -63,6 +60,33 @@ func TestFailuresOfASlurmctldThatForgets(t *testing.T) {
 			return id
 		})
 	}
+	f.row(t, "slurmctld is killed and forgets the job that runs, and no other gets its nodes", promise{job: "COMPLETED", starts: firsts[1]}, func(t *testing.T) string {
+		remember(t)
+		id, _ := inJob(t)
+		forget(t)
+		// Slurm has its nodes abort it, as if it were root's and in no partition.
+		for _, n := range enclaveNodes() {
+			eventually(t, 90*time.Second, func() bool {
+				return journals(t, n) == "" && on(t, n, "root", "pgrep", "-x", "enclave-keeper").status == 1
+			},
+				func() string { return n + " has " + journals(t, n) })
+			assert.Empty(t, on(t, n, "root", "pgrep", "-u", "alice").out)
+		}
+		require.Equal(t, id, submit(t, "alice", "true", "--partition=cpu"), "the control: slurmctld does not know the job")
+		next := submit(t, "bob", "srun hostname", "--partition=cpu-sev", "--nodes=3", "--chdir=/home/bob")
+		await(t, next, "COMPLETED")
+		assert.Equal(t, "0", field(t, next, "Restarts"), "nothing is in its way")
+		return id
+	})
+}
+
+// remember has slurmctld save what it knows, and keeps that for forget.
+func remember(t *testing.T) {
+	t.Helper()
+	await(t, submit(t, "alice", "true", "--partition=cpu-sev"), "COMPLETED")
+	idle(t)
+	anew(t, "n0", "slurmctld", "TERM")
+	must(t, "n0", "root", "sh", "-c", "rm -rf /root/before && cp -a "+stateSave+" /root/before")
 }
 
 // forget kills slurmctld and starts it with what it had saved before the job.
