@@ -16,7 +16,7 @@ func explainConfiguration() []Explanation {
 		{"E012", "The user that slurmctld runs as does not exist.", effectStart, "controller.slurm_user must be SlurmUser of slurm.conf."},
 		{"E013", "enclaved cannot listen on controller.listen.", effectStart, "Is another enclaved running, or is the address another host's?"},
 		{"E014", "enclaved cannot make its Unix socket.", effectStart, "Make its directory the enclave user's, mode 0755; stop the other enclaved."},
-		{"E016", "A revocation list in the certificate store is broken, or of no root that is trusted here.", effectStart, "Remove the file that the message names, or fetch it again: enclave certs sync."},
+		{"E016", "A revocation list in the certificate store is broken, of no root that is trusted here, or, when files are read again, older than it was.", effectStart, "Remove the file that the message names, or fetch it again: enclave certs sync."},
 		{"E017", "ClusterName of slurm.conf is not cluster of enclave.yaml.", effectStart, "Write the same name into both; evidence is bound to it."},
 		{"E018", "enclave.yaml names a partition that slurm.conf does not have.", "The partition's jobs cannot be submitted.", "Add the line PartitionName=... of the sample slurm.conf.d/partition.conf."},
 		{"E019", "A node of an enclave partition is in another partition, too.", "Jobs of the other partition are refused by the gate when they get that node.", "Take the node out of the other partition's Nodes, then scontrol reconfigure."},

@@ -84,7 +84,18 @@ func TestStoredListsCountWithoutARestart(t *testing.T) {
 	require.NoError(t, err)
 	c.put("milan-vcek.crl", old)
 	require.Eventually(t, alarms(2), 30*time.Second, 100*time.Millisecond)
-	assert.Contains(t, c.alarmed()[0].Reason, "the one in force of", "the last good one outlives a broken one")
+	assert.Contains(t, c.alarmed()[0].Reason, "the newest so far of", "the last good one outlives a broken one")
+	c.write("tenants.yaml", strings.Replace(tenantTable, "accounts: [onc]", "accounts: [new]", 1))
+	published := func() string {
+		c.reload <- syscall.SIGHUP
+		c.reload <- syscall.SIGHUP // as above
+		lua, err := os.ReadFile(c.path("state/tenants.lua"))
+		require.NoError(t, err)
+		return string(lua)
+	}
+	assert.NotContains(t, published(), "new", "files that are read again don't bring the older list in")
+	c.put("milan-vcek.crl", crl)
+	assert.Contains(t, published(), "new")
 }
 
 func TestABrokenListAtStart(t *testing.T) {

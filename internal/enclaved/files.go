@@ -182,6 +182,9 @@ func (b *books) load(c config.Config) error {
 	if err != nil {
 		return wrong("E008", "correct the file in "+c.Controller.Policies, err)
 	}
+	if old := b.now.Load(); old != nil {
+		appraisal.Follow(old.appraisal)
+	}
 	if err := appraisal.Refresh(); err != nil {
 		return wrong("E016", "remove the file, or fetch it again with enclave certs sync", err)
 	}

@@ -102,6 +102,10 @@ func (a *Appraisal) loadPolicies(dir string) error {
 // ones stay in force.
 func (a *Appraisal) Refresh() error { return a.shelf.refresh() }
 
+// Follow makes an Appraisal that was just made the next one after another, of the same store: no list
+// that was in force is replaced by an older one.
+func (a *Appraisal) Follow(old *Appraisal) { a.shelf.follow(old.shelf) }
+
 // Learn verifies the certificates of the store, and those that were seen before (DER), before a
 // report asks for one.
 func (a *Appraisal) Learn(seen [][]byte) { a.shelf.learn(seen) }

@@ -25,6 +25,8 @@ type court struct {
 	lab  *attesttest.Hierarchy
 	chip *attesttest.Chip
 	a    *verifier.Appraisal
+
+	config config.Controller
 }
 
 func newCourt(t testing.TB) *court {
@@ -40,9 +42,10 @@ func newCourt(t testing.TB) *court {
 	k.write("policy.d/default.yaml", fmt.Appendf(nil, "name: default\nreference_values: [{name: lab, measurement: %s, covers: [firmware, kernel, rootfs]}]\n"+
 		"minimum_tcb: {milan: {bl: %d, tee: %d, snp: %d, ucode: %d}}\nallow_simulated: true\n",
 		attesttest.LabMeasurement(), level.Bootloader, level.TEE, level.SNP, level.Microcode))
-	k.a, err = verifier.LoadAppraisal(config.Controller{
+	k.config = config.Controller{
 		AllowSimulated: true, SimulatedRoots: k.path("roots"), Certificates: k.path("certs"), Policies: k.path("policy.d"), Policy: "default",
-	})
+	}
+	k.a, err = verifier.LoadAppraisal(k.config)
 	require.NoError(t, err)
 	require.NoError(t, k.a.Refresh(), "a store that is not there is empty")
 	return k
@@ -130,12 +133,42 @@ func TestListsOfTheStore(t *testing.T) {
 	assert.Contains(t, crl().Reason, "SEV-Milan is revoked since")
 
 	k.put("milan-vcek.crl", k.crl(-time.Hour, time.Hour, false))
-	require.ErrorContains(t, k.a.Refresh(), "the one in force of")
+	require.ErrorContains(t, k.a.Refresh(), "the newest so far of")
 	assert.Equal(t, enclave.CheckFail, crl().Result, "an older list takes no revocation back")
 
 	require.NoError(t, os.Remove(k.path("certs/milan-vcek.crl")))
 	require.NoError(t, k.a.Refresh())
 	assert.Contains(t, crl().Reason, "no CRL given", "an admin may take a list away")
+	k.put("milan-vcek.crl", k.crl(-time.Hour, time.Hour, false))
+	require.ErrorContains(t, k.a.Refresh(), "the newest so far of", "and can't put an older one there for it")
+	assert.Contains(t, crl().Reason, "no CRL given")
+}
+
+func TestAnOlderListDoesNotComeInWithAReload(t *testing.T) {
+	t.Parallel()
+	k := newCourt(t)
+	k.put("milan-vcek.crl", k.crl(-time.Minute, time.Hour, true))
+	require.NoError(t, k.a.Refresh())
+	reload := func() error {
+		next, err := verifier.LoadAppraisal(k.config)
+		require.NoError(t, err)
+		next.Follow(k.a)
+		k.a = next
+		return next.Refresh()
+	}
+	require.NoError(t, reload(), "the same list")
+	revoked := func() enclave.Check { return k.check("crl", k.chip.Table()) }
+	require.Equal(t, enclave.CheckFail, revoked().Result)
+	k.put("milan-vcek.crl", k.crl(-time.Hour, time.Hour, false))
+	require.ErrorContains(t, reload(), "the newest so far of")
+	assert.Equal(t, enclave.CheckFail, revoked().Result, "the revocation stays in force")
+	require.NoError(t, os.Remove(k.path("certs/milan-vcek.crl")))
+	require.NoError(t, reload())
+	k.put("milan-vcek.crl", k.crl(-time.Hour, time.Hour, false))
+	require.ErrorContains(t, reload(), "the newest so far of", "nor in two steps")
+	k.put("milan-vcek.crl", k.crl(-time.Second, time.Hour, false))
+	require.NoError(t, reload())
+	assert.Equal(t, enclave.CheckPass, revoked().Result, "a newer one counts")
 }
 
 func TestCertificatesAreVerifiedAhead(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/certs"
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
@@ -28,10 +29,21 @@ type shelf struct {
 	mu    sync.Mutex
 	seen  map[string]fs.FileInfo
 	lists map[string]*x509.RevocationList // the last good one of each file
+	dates map[string]time.Time            // of the newest list that each file ever was
 }
 
 func newShelf(dir string, roots snp.Roots) *shelf {
-	return &shelf{dir: dir, roots: roots, memo: snp.NewMemo(maxMemo), lists: map[string]*x509.RevocationList{}}
+	return &shelf{dir: dir, roots: roots, memo: snp.NewMemo(maxMemo), lists: map[string]*x509.RevocationList{}, dates: map[string]time.Time{}}
+}
+
+// follow takes over what an earlier shelf of the same store had in force: or an older list could come in
+// with new policies.
+func (s *shelf) follow(old *shelf) {
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lists, s.dates = maps.Clone(old.lists), maps.Clone(old.dates)
 }
 
 // remembering judges as the roots do, and verifies no certificate's signature a second time.
@@ -96,20 +108,21 @@ func (s *shelf) refresh() error {
 	lists := map[string]*x509.RevocationList{}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
 		old := s.lists[name]
-		l, err := s.read(name, old)
+		l, err := s.read(name)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("read revocation list %s: %w", name, err))
 			l = old
 		}
 		if l != nil {
-			lists[name] = l
+			lists[name], s.dates[name] = l, l.ThisUpdate
 		}
 	}
 	s.seen, s.lists = found, lists
 	return errors.Join(errs...)
 }
 
-func (s *shelf) read(name string, old *x509.RevocationList) (*x509.RevocationList, error) {
+// read reads a list. One that was taken away in between may not come back older.
+func (s *shelf) read(name string) (*x509.RevocationList, error) {
 	store, err := certs.Open(s.dir)
 	if err != nil {
 		return nil, err
@@ -123,8 +136,8 @@ func (s *shelf) read(name string, old *x509.RevocationList) (*x509.RevocationLis
 		return nil, err
 	}
 	l, err := snp.ParseCRL(b)
-	if err == nil && old != nil && l.ThisUpdate.Before(old.ThisUpdate) {
-		return nil, fmt.Errorf("it is of %s, the one in force of %s", l.ThisUpdate.UTC(), old.ThisUpdate.UTC())
+	if newest := s.dates[name]; err == nil && l.ThisUpdate.Before(newest) {
+		return nil, fmt.Errorf("it is of %s, the newest so far of %s", l.ThisUpdate.UTC(), newest.UTC())
 	}
 	return l, err
 }
