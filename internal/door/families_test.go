@@ -9,6 +9,16 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 )
 
+func TestFabricsRefusal(t *testing.T) {
+	t.Parallel()
+	assert.Nil(t, fabricsRefusal(nil))
+	r := fabricsRefusal([]string{"/dev/hfi1_0", "/dev/hfi1_1"})
+	require.NotNil(t, r)
+	assert.Equal(t, codeFabric, r.Code)
+	assert.Equal(t, enclave.FaultNode, r.Fault)
+	assert.Contains(t, r.Reason, "/dev/hfi1_0, /dev/hfi1_1")
+}
+
 func TestFamilies(t *testing.T) {
 	t.Parallel()
 	t.Run("P2: a kernel that opens none is fine", func(t *testing.T) {

@@ -33,6 +33,9 @@ func (n *node) ground(ctx context.Context) error {
 	if err := closedFamilies(n.config); err != nil {
 		return err
 	}
+	if err := closedFabrics(); err != nil {
+		return err
+	}
 	facts, err := survey.Facts(n.job.JobKey, RunDir, uidMin, nil)
 	if err != nil {
 		return err
@@ -73,6 +76,18 @@ func closedFamilies(c config.Config) error {
 		return err
 	}
 	if r := familiesRefusal(open, c.Network.Families); r != nil {
+		return r
+	}
+	return nil
+}
+
+// closedFabrics is nil where no device of a fast network is open to users.
+func closedFabrics() error {
+	open, err := family.Fabrics("/dev")
+	if err != nil {
+		return err
+	}
+	if r := fabricsRefusal(open); r != nil {
 		return r
 	}
 	return nil
@@ -138,7 +153,7 @@ func onlySockets(checks []enclave.Check) bool {
 }
 
 func closedNode(c config.Config, ignore ...string) closed.Node {
-	view := survey.Closed{View: viewConfig(c), Run: RunDir, Ignore: ignore, Least: uidMin, Places: places, Ports: []uint16{c.Network.Port, tunnel.Port}}
+	view := survey.Closed{View: viewConfig(c), Run: RunDir, Ignore: ignore, Least: uidMin, Places: func() ([]string, error) { return places(c) }, Ports: []uint16{c.Network.Port, tunnel.Port}}
 	return closed.Node{
 		Store: survey.Record{Path: closedFile}, Boot: process.BootID, Sources: view.Sources(survey.Network()),
 	}

@@ -41,7 +41,7 @@ func Sound(ctx context.Context, configFile string) []enclave.Check {
 	if err != nil {
 		return []enclave.Check{{Name: "configuration", Result: enclave.CheckFail, Reason: err.Error()}}
 	}
-	checks := []enclave.Check{passes("gate", gateOf(c)), passes("socket_families", closedFamilies(c)), passes("processes", nobodyThere())}
+	checks := []enclave.Check{passes("gate", gateOf(c)), passes("socket_families", closedFamilies(c)), passes("devices", closedFabrics()), passes("processes", nobodyThere())}
 	return append(checks, closedNode(c).Check(ctx)...)
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -19,6 +20,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/host/mount"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/process"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/survey"
+	"github.com/slurm-enclave/slurm-enclave/internal/subtree"
 )
 
 // placesFile lists the directories of this node in which users can leave files; found at boot.
@@ -45,64 +47,74 @@ func findPlaces(ctx context.Context, c config.Config) error {
 	return survey.Record{Path: placesFile}.Write(append(b, '\n'))
 }
 
-// places reads what findPlaces found.
-func places() ([]string, error) {
+// places reads what findPlaces found, and adds slurmd's own directory: slurmstepd makes directories of the user's
+// there (PMIx, the batch script), and looks through them once when it takes them away.
+func places(c config.Config) ([]string, error) {
 	b, err := survey.Record{Path: placesFile}.Read()
 	if err != nil {
 		return nil, err
 	}
 	var list []string
-	if err := json.Unmarshal(b, &list); err != nil {
+	if err = json.Unmarshal(b, &list); err != nil {
 		return nil, fmt.Errorf("parse %s: %w", placesFile, err)
 	}
-	return list, nil
+	spool, err := (survey.Configuration{}).Spool(os.Getenv("SLURM_CONF"), c.Slurm.Plugstack, os.Getenv("SLURMD_NODENAME"))
+	if err != nil {
+		return nil, err
+	}
+	return leftover.With(list, spool), nil
 }
 
-// filesDown deletes what the job's ids have left on the node's own disks. What was there when the
-// node was closed stays.
+// filesDown deletes what the job's ids and those of other people have left on the node's own disks: the
+// node was the job's alone. What was there when the node was closed stays.
 func (n *node) filesDown(ctx context.Context) error {
-	if len(n.uids()) == 0 {
+	whose, was := n.whose()
+	if len(whose) == 0 {
 		return nil
 	}
-	list, err := places()
+	list, err := places(n.config)
 	if err != nil {
 		return nodeError("E315", "run enclave host close, or reboot", "%s", err)
 	}
-	if err = n.unmountOwn(ctx, list); err != nil {
+	if err = n.unmountOwn(ctx, list, whose, was); err != nil {
 		return err
 	}
-	if err = leftover.Remove(ctx, list, leftover.Owner{UIDs: n.uids(), Name: n.job.User}, kept()); err != nil {
+	if err = leftover.Remove(ctx, list, leftover.Owner{UIDs: whose, Name: n.job.User}, was.Files); err != nil {
 		return nodeError("E316", "delete them by hand, or reboot", "delete files that the job left: %s", err)
 	}
 	return nil
 }
 
-// kept are the files of people that belong to the closed state.
-func kept() []string {
+// whose are the ids whose things end with the job: all people's, for a job can act as others than its
+// user (a password, sub-ids that only the name service knows), but for what was there when the node was closed.
+// Without a record of that nobody can tell the site's things from leftovers: then it is the job's ids alone.
+func (n *node) whose() ([]enclave.UIDRange, closed.Snapshot) {
+	if len(n.uids()) == 0 {
+		return nil, closed.Snapshot{}
+	}
 	b, err := survey.Record{Path: closedFile}.Read()
 	if err != nil {
-		return nil
+		return n.uids(), closed.Snapshot{}
 	}
 	s, err := closed.Parse(b)
 	if err != nil {
-		return nil // told by the comparison
+		return n.uids(), closed.Snapshot{} // told by the comparison
 	}
-	return s.Files
+	return survey.People(uidMin), s
 }
 
 // unmountOwn takes off what a user can mount outside of the view: by fusermount in a directory of
-// his own, and the runtime directory that logind makes for a login.
-func (n *node) unmountOwn(ctx context.Context, places []string) error {
+// his own, wherever that is, and the runtime directory that logind makes for a login.
+func (n *node) unmountOwn(ctx context.Context, places []string, whose []enclave.UIDRange, was closed.Snapshot) error {
 	mounts, err := mount.Host{}.Mounts(ctx)
 	if err != nil {
 		return err
 	}
-	runtime := "/run/user/" + strconv.FormatUint(uint64(n.job.UID), 10)
+	view := viewConfig(n.config)
 	var errs []error
 	for _, m := range slices.Backward(mounts) {
-		own := m.Point == runtime || strings.HasPrefix(m.Point, runtime+"/")
-		fuse := m.FUSE() && slices.ContainsFunc(places, func(p string) bool { return strings.HasPrefix(m.Point, p+"/") })
-		if own || fuse {
+		fuse := m.FUSE() && unrecorded(m, view, places, was)
+		if fuse || ofLogin(m.Point, whose, was.Files) {
 			errs = append(errs, mount.Host{}.Unmount(ctx, m.Point))
 		}
 	}
@@ -110,6 +122,28 @@ func (n *node) unmountOwn(ctx context.Context, places []string) error {
 		return nodeError("E316", "unmount it by hand, or reboot", "unmount what the job left: %s", err)
 	}
 	return nil
+}
+
+// unrecorded says whether a mount is not of the closed state; without a record those in places are not.
+func unrecorded(m subtree.Mount, view subtree.Config, places []string, was closed.Snapshot) bool {
+	if was.Version == "" {
+		return slices.ContainsFunc(places, func(p string) bool { return strings.HasPrefix(m.Point, p+"/") })
+	}
+	return slices.ContainsFunc(subtree.Watched(view, []subtree.Mount{m}), func(line string) bool { return !slices.Contains(was.Mounts, line) })
+}
+
+// runtimes is where logind mounts a directory for each user who logs in.
+const runtimes = "/run/user/"
+
+// ofLogin says whether a mount is the runtime directory of one of these ids, or lies within.
+func ofLogin(point string, whose []enclave.UIDRange, was []string) bool {
+	rest, ok := strings.CutPrefix(point, runtimes)
+	name, _, _ := strings.Cut(rest, "/")
+	id, err := strconv.ParseUint(name, 10, 32)
+	if !ok || err != nil || slices.Contains(was, runtimes+name+" of uid "+name) {
+		return false
+	}
+	return slices.ContainsFunc(whose, func(r enclave.UIDRange) bool { return uint32(id) >= r.Start && uint32(id)-r.Start < r.Count })
 }
 
 // ipcUp guards the user's keyrings; a node where that fails is none the worse for it.
@@ -121,11 +155,12 @@ func (n *node) ipcUp(context.Context) error {
 }
 
 func (n *node) ipcDown(ctx context.Context) error {
-	if len(n.uids()) == 0 {
+	whose, was := n.whose()
+	if len(whose) == 0 {
 		return nil
 	}
-	err := ipc.Remove(n.uids())
-	if ringErr := keyring.Clear(ctx, n.uids()); ringErr != nil {
+	err := ipc.Remove(whose, was.IPC)
+	if ringErr := keyring.Clear(ctx, whose); ringErr != nil {
 		err = errors.Join(err, nodeError("E317", "reboot", "%s", ringErr))
 	}
 	return err

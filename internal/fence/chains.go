@@ -153,7 +153,25 @@ func (p *plan) out() Chain {
 		rules = append(rules, Rule{Match: []Match{{Key: UID, From: u.Start, To: u.Last()}}, Do: Jump, To: "user"})
 	}
 	rules = append(rules, rule(Reject, CounterRejected, Match{Key: UID, From: p.in.UIDMin, To: ^uint32(0)}))
+	rules = append(rules, orphans(p.in.UIDMin, CounterRejected, notOif(loopback), notOif(p.in.Device))...)
 	return Chain{Name: "out", Type: "filter", Hook: "output", Priority: priorityFilter, Rules: rules}
+}
+
+// Protocols whose closed sockets go on to send what was queued.
+const (
+	protoDCCP = 33
+	protoSCTP = 132
+)
+
+// orphans stand behind the rules by user. A socket that is closed with data in its queue has no user id any more,
+// and SCTP and DCCP have no state here to know it by, as TCP has: so of these what no daemon is known to send is dropped.
+func orphans(uidMin uint32, counter string, away ...Match) []Rule {
+	var out []Rule
+	for _, proto := range []uint32{protoDCCP, protoSCTP} {
+		out = append(out, rule(Accept, "", num(Protocol, proto), Match{Key: UID, To: uidMin - 1}),
+			rule(Drop, counter, append([]Match{num(Protocol, proto)}, away...)...))
+	}
+	return out
 }
 
 func (p *plan) outMark() Chain {

@@ -54,6 +54,7 @@ func Closed(uidMin uint32, inbound []Service, streams Streams, ours ...netip.Add
 	out = append(out, p.each("submit_host", hosts(streams.Hosts), Target4, Target6, rule(Accept, "", p.srunPorts()))...)
 	people := Match{Key: UID, From: uidMin, To: ^uint32(0)}
 	out = append(out, rule(Reset, "", num(Protocol, protoTCP), people), rule(Reject, "", people))
+	out = append(out, orphans(uidMin, "")...)
 	in := []Rule{rule(Accept, "", iif(loopback)), rule(Accept, "", Match{Key: ConnKnown})}
 	in = append(in, p.inbound(inbound)...)
 	in = append(in, rule(Drop, ""))

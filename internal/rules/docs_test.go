@@ -20,7 +20,7 @@ import (
 var samples = []string{
 	"enclave.yaml", "inventory.yaml", "tenants.yaml", "prolog-slurmctld", "epilog-slurmctld", "enclave.lua", "plugstack.conf.d/enclave.conf",
 	"slurm.conf.d/enclave.conf", "slurm.conf.d/partition.conf", "policy.d/default.yaml", "systemd/enclaved.service",
-	"systemd/enclave-host.service", "systemd/enclave-certs.service", "systemd/enclave-certs.timer", "modprobe.d/slurm-enclave.conf",
+	"systemd/enclave-host.service", "systemd/enclave-certs.service", "systemd/enclave-certs.timer", "modprobe.d/slurm-enclave.conf", "udev/99-slurm-enclave.rules",
 }
 
 func TestSamplesExist(t *testing.T) {

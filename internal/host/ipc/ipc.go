@@ -65,9 +65,9 @@ func List(ranges []enclave.UIDRange) ([]Object, error) {
 	return slices.DeleteFunc(found, func(o Object) bool { return !in(o.Owner, ranges) && !in(o.Creator, ranges) }), nil
 }
 
-// Remove removes the objects of the ranges and reads back that none is left. The processes must
-// be gone already, or they make new ones.
-func Remove(ranges []enclave.UIDRange) error {
+// Remove removes the objects of the ranges, but for those of keep as String gives them, and reads back
+// that none is left. The processes must be gone already, or they make new ones.
+func Remove(ranges []enclave.UIDRange, keep []string) error {
 	for _, r := range ranges {
 		if err := r.Check(); err != nil {
 			return fmt.Errorf("remove ipc: %w", err)
@@ -79,7 +79,7 @@ func Remove(ranges []enclave.UIDRange) error {
 	}
 	var errs *multierror.Error
 	for _, o := range objects {
-		if o.Kind == KindQueue {
+		if o.Kind == KindQueue || slices.Contains(keep, o.String()) {
 			continue
 		}
 		if err = removeSystemV(o); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EIDRM) {
@@ -87,7 +87,7 @@ func Remove(ranges []enclave.UIDRange) error {
 		}
 	}
 	err = queues(func(dir int, o Object) error {
-		if !in(o.Owner, ranges) {
+		if !in(o.Owner, ranges) || slices.Contains(keep, o.String()) {
 			return nil
 		}
 		return unix.Unlinkat(dir, o.Name, 0)
@@ -99,6 +99,7 @@ func Remove(ranges []enclave.UIDRange) error {
 	if err != nil {
 		errs = multierror.Append(errs, err)
 	}
+	left = slices.DeleteFunc(left, func(o Object) bool { return slices.Contains(keep, o.String()) })
 	if len(left) > 0 {
 		errs = multierror.Append(errs, fmt.Errorf("remove ipc: %d objects are left, the first is %s", len(left), left[0]))
 	}

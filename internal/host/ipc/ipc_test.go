@@ -61,13 +61,21 @@ func TestRemove(t *testing.T) {
 	}
 	const all = "shm sem msg mqueue"
 	require.Equal(t, all, text(t, alice))
-	require.NoError(t, ipc.Remove([]enclave.UIDRange{{Start: alice, Count: 1}}))
+	objects, err := ipc.List([]enclave.UIDRange{{Start: bob, Count: 1}})
+	require.NoError(t, err)
+	var keep []string
+	for _, o := range objects {
+		keep = append(keep, o.String())
+	}
+	require.NoError(t, ipc.Remove([]enclave.UIDRange{{Start: bob, Count: 1}}, keep))
+	assert.Equal(t, all, text(t, bob), "what is to be kept stays")
+	require.NoError(t, ipc.Remove([]enclave.UIDRange{{Start: alice, Count: 1}}, nil))
 	assert.Empty(t, text(t, alice))
 	assert.Equal(t, all, text(t, bob), "another user's objects stay")
 	assert.Equal(t, all, text(t, 0))
-	require.Error(t, ipc.Remove([]enclave.UIDRange{{Start: 0, Count: 5000}}), "a range with root is refused")
+	require.Error(t, ipc.Remove([]enclave.UIDRange{{Start: 0, Count: 5000}}, nil), "a range with root is refused")
 	assert.Equal(t, all, text(t, 0))
-	require.NoError(t, ipc.Remove([]enclave.UIDRange{{Start: alice, Count: 1}}), "a second time is fine")
+	require.NoError(t, ipc.Remove([]enclave.UIDRange{{Start: alice, Count: 1}}, nil), "a second time is fine")
 }
 
 func TestParseTable(t *testing.T) {

@@ -56,9 +56,10 @@ func Guard(uid uint32) error {
 	return nil
 }
 
-// The kernel forgets unlinked keys a moment later.
+// The kernel forgets unlinked keys a moment later, and a revoked ring, in whose place it then makes a new one.
 const (
 	patience = 2 * time.Second
+	settling = 500 * time.Millisecond
 	pause    = 20 * time.Millisecond
 )
 
@@ -76,10 +77,13 @@ func unlocked(ctx context.Context, uid uint32) error {
 	defer cancel()
 	again := time.NewTicker(pause)
 	defer again.Stop()
-	for {
+	for settled := time.Now().Add(settling); ; {
 		q, err := quotaOf(uid)
-		if err != nil || q.empty(uid) {
+		if err != nil {
 			return err
+		}
+		if q.empty(uid) && (time.Now().After(settled) || reached(uid)) {
+			return nil
 		}
 		select {
 		case <-again.C:
@@ -87,6 +91,17 @@ func unlocked(ctx context.Context, uid uint32) error {
 			return fmt.Errorf("%w (%d keys in all, %d bytes)", ErrLocked, q.keys, q.bytes)
 		}
 	}
+}
+
+// reached says whether the user has a ring again.
+func reached(uid uint32) bool {
+	return process.Aside(func() error {
+		if err := become(uid); err != nil {
+			return err
+		}
+		_, err := unix.KeyctlGetKeyringID(userKeyring, true)
+		return err
+	}) == nil
 }
 
 // hurry has the kernel collect expired keys at once, and gives what ends that. Where the setting

@@ -50,6 +50,7 @@ func TestLocked(t *testing.T) {
 	require.NoError(t, child(t, "revoke"))
 	require.Error(t, child(t, "leave"), "control: a revoked ring takes no key")
 	require.NoError(t, keyring.Clear(t.Context(), ofAlice), "a revoked ring is an empty one")
+	require.NoError(t, child(t, "leave"), "there is a new one at once")
 	require.NoError(t, keyring.Guard(alice))
 }
 

@@ -187,3 +187,9 @@ func TestSearch(t *testing.T) {
 		assert.NotContains(t, places, dir+no, fmt.Sprint(places))
 	}
 }
+
+func TestWith(t *testing.T) {
+	assert.Equal(t, []string{"/a", "/b"}, leftover.With([]string{"/a"}, "/b"))
+	assert.Equal(t, []string{"/a"}, leftover.With([]string{"/a"}, "/a/b"))
+	assert.Equal(t, []string{"/a", "/b"}, leftover.With([]string{"/a", "/b/c"}, "/b"))
+}

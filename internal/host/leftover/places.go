@@ -56,6 +56,15 @@ func Search(ctx context.Context, mounts []subtree.Mount, skip ...string) ([]stri
 	return slices.Compact(places), nil
 }
 
+// With adds a place to a list, and leaves out what lies beneath another: each is looked through once.
+func With(places []string, one string) []string {
+	if beneath(one, places) {
+		return places
+	}
+	rest := slices.DeleteFunc(slices.Clone(places), func(p string) bool { return beneath(p, []string{one}) })
+	return append(rest, one)
+}
+
 // search walks one mount, and leaves out what it can't look at: it may be gone.
 func search(ctx context.Context, root string, skip []string) ([]string, error) {
 	var top unix.Stat_t

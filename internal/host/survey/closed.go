@@ -84,13 +84,13 @@ func (c Closed) files(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	left, err := leftover.List(ctx, places, leftover.Owner{UIDs: c.people()})
+	left, err := leftover.List(ctx, places, leftover.Owner{UIDs: People(c.Least)})
 	return append(names, left...), err
 }
 
-// people are all ids that are no daemon's.
-func (c Closed) people() []enclave.UIDRange {
-	ids, next := []enclave.UIDRange{}, c.Least
+// People are all ids from least on that are no daemon's.
+func People(least uint32) []enclave.UIDRange {
+	ids, next := []enclave.UIDRange{}, least
 	for _, d := range process.Daemons() {
 		ids = append(ids, enclave.UIDRange{Start: next, Count: d.Start - next})
 		next = d.Start + d.Count

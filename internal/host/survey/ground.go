@@ -118,6 +118,26 @@ func (c Configuration) Container(slurmConf, plugstack, script, node string) *enc
 	return ground.Container(c, slurmConf, script, []string{node})
 }
 
+// Spool is SlurmdSpoolDir, without symlinks on the way. Without $SLURM_CONF slurm.conf is looked for beside
+// plugstack.conf; node is "" where it is not known.
+func (c Configuration) Spool(slurmConf, plugstack, node string) (string, error) {
+	if slurmConf == "" {
+		slurmConf = filepath.Join(filepath.Dir(plugstack), "slurm.conf")
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("find SlurmdSpoolDir: %w", err)
+	}
+	dir, refusal := ground.SpoolDirectory(c, slurmConf, node, host)
+	if refusal != nil {
+		return "", fmt.Errorf("find SlurmdSpoolDir: %w", refusal)
+	}
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		return resolved, nil
+	}
+	return dir, nil // not made yet
+}
+
 // Facts reads what is on the node when a job is to begin. The ids in allow, and those of daemons,
 // may have processes on a node; of other ids from least on nobody may.
 func Facts(job enclave.JobKey, base string, least uint32, allow []enclave.UIDRange) (ground.Facts, error) {
