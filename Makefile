@@ -5,7 +5,6 @@ BIN       := bin
 TOOLS     := .cache/tools
 LINT_VERSION := v2.15.0
 LINT      := $(TOOLS)/golangci-lint-$(LINT_VERSION)
-CORPUS    ?= $(abspath ../shared/corpus)
 PREFIX    ?= /usr
 SYSCONF   ?= /etc
 SLURMLIB  ?= $(PREFIX)/lib/x86_64-linux-gnu/slurm-wlm
@@ -14,6 +13,7 @@ LIBEXEC   := $(PREFIX)/libexec/slurm-enclave
 # The simulator belongs to the lab.
 MANPAGES  := $(filter-out enclave-tsm.8,$(notdir $(wildcard docs/man/*.[1-8])))
 SAMPLES   := $(shell cd etc && find . -type f -not -name '*.go' | sed 's,^\./,,' | LC_ALL=C sort)
+DOCUMENTS := $(shell cd docs && find . -name '*.md' | sed 's,^\./,,' | LC_ALL=C sort)
 VERSION   := $(shell cat VERSION)
 # The release is compiled into every program, so that the ground check can tell a plugin of another.
 LDFLAGS   := -s -w -X github.com/slurm-enclave/slurm-enclave/internal/release.Version=$(VERSION)
@@ -143,6 +143,7 @@ install-files:
 	install -m 0644 etc/enclave.lua $(DESTDIR)$(SYSCONF)/slurm-enclave/
 	install -m 0644 $(wildcard etc/systemd/*.service etc/systemd/*.timer) $(DESTDIR)$(UNITS)/
 	for page in $(MANPAGES); do install -D -m 0644 docs/man/$$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page || exit 1; done
+	for page in $(DOCUMENTS); do install -D -m 0644 docs/$$page $(DESTDIR)$(PREFIX)/share/doc/slurm-enclave/$$page || exit 1; done
 	for sample in $(SAMPLES); do install -D -m 0644 etc/$$sample $(DESTDIR)$(PREFIX)/share/slurm-enclave/samples/$$sample || exit 1; done
 
 ## uninstall  DESTDIR= and so on as for install: takes its files away, once Slurm names none of them; keeps configuration and state
@@ -155,7 +156,7 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(LIBEXEC)/,enclave-prolog enclave-epilog enclave-keeper enclave-view libenclave-submit.so)
 	rm -f $(addprefix $(DESTDIR)$(UNITS)/,$(notdir $(wildcard etc/systemd/*.service etc/systemd/*.timer)))
 	rm -f $(foreach page,$(MANPAGES),$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $(page)))/$(page))
-	rm -rf $(DESTDIR)$(PREFIX)/share/slurm-enclave
+	rm -rf $(addprefix $(DESTDIR)$(PREFIX)/share/,slurm-enclave doc/slurm-enclave)
 	[ ! -d $(DESTDIR)$(LIBEXEC) ] || rmdir --ignore-fail-on-non-empty $(DESTDIR)$(LIBEXEC)
 
 ## fuzz     every fuzz test for FUZZTIME (10s)

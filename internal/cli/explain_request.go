@@ -56,7 +56,7 @@ func explainProtocol() []Explanation {
 		{"E132", "The caller may not do this: it is for operators, or for administrators on the controller.", "None.", "Ask an admin; Slurm's AdminLevel=Administrator is needed."},
 		{"E133", "The munge credential is missing, replayed, expired or made for another question.", "None.", "Call again. If it lasts: is munged running here and on the controller, with one key, and are the clocks close?"},
 		{"E135", "No such job is in the ledger, or it is not yours; or no evidence of that node is.", "None.", "Check the number. Jobs outside enclaves have no report."},
-		{"E136", "The wish to enrol is not acceptable: unknown node, or evidence or request do not fit.", effectCall, "Admin: read the reason; the node must be in inventory.yaml and prove itself as for a job. If there is no certificate of its chip: enclave certs sync --pending, then ask again."},
+		{"E136", "The request for enrolment is not acceptable: unknown node, or evidence or request do not fit.", effectCall, "Admin: read the reason; the node must be in inventory.yaml and prove itself as for a job. If there is no certificate of its chip: enclave certs sync --pending, then ask again."},
 		{"E137", "Too many enrolments are pending.", effectCall, "Approve or let expire the pending ones, then ask again."},
 		{"E138", "No such enrolment is pending: it expired, or enclaved was restarted.", effectCall, "On the node again: enclave node enrol --request."},
 		{"E139", "The chip is not the one that was confirmed, or it hides its identity.", effectCall, "Compare with the machine's own record. Do not approve another chip; unmask the chip id in the firmware."},

@@ -18,7 +18,9 @@ import (
 
 var key = enclave.JobKey{Cluster: "c", Job: 4711, Restart: 1}
 
-func header() journal.Header { return journal.Header{JobKey: key, UID: 2001, User: "alice", Boot: "boot-1"} }
+func header() journal.Header {
+	return journal.Header{JobKey: key, UID: 2001, User: "alice", Boot: "boot-1"}
+}
 
 func clock() int64 { return 42 }
 

@@ -89,7 +89,7 @@ func checkPaths(ctx context.Context, k Kernel, h Held, _ []enclave.Peer) error {
 			continue
 		}
 		why := lost(CodePath, "routing", "packets of the job to %s would leave by %q and not by %s", p.To, devices[i], h.Link.Name)
-		why.Fix = "a rule of the site stands before the job's: give it a priority above 9999, or let it spare the peers"
+		why.Fix = "a rule of the site stands before the job's: give it a priority above 9902, or let it spare the peers"
 		return why
 	}
 	return nil
