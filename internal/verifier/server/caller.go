@@ -74,6 +74,11 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
 // take reads an announcement and has it taken, when its turn has come. The time for reading counts
 // from then.
 func (s *Server) take(w http.ResponseWriter, r *http.Request, node string) (enclave.JobKey, bool) {
+	if !s.busy.enter(node) {
+		s.limited(w, tooMany("too many announcements of one node at a time"))
+		return enclave.JobKey{}, false
+	}
+	defer s.busy.leave(node)
 	deadline, began := http.NewResponseController(w), time.Now()
 	_ = deadline.SetReadDeadline(time.Now().Add(longestCall)) // a recorder in tests has none
 	select {
@@ -98,7 +103,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, node string) (encl
 // tokens, whether it is well made or not.
 func asStranger[Q, A any](s *Server, f func(ctx context.Context, from string, q Q) (A, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.gate.allow(source(r)) {
+		if !s.gate.allow(s.source(r)) {
 			s.limited(w, tooMany("too many calls"))
 			return
 		}
@@ -108,7 +113,7 @@ func asStranger[Q, A any](s *Server, f func(ctx context.Context, from string, q 
 			refuse(w, http.StatusBadRequest, enclave.Refuse("E129", enclave.FaultRequest, "%v", err))
 			return
 		}
-		a, err := f(r.Context(), source(r), q)
+		a, err := f(r.Context(), address(r), q)
 		if err != nil {
 			s.counters.add("refused_enrolment")
 		}
@@ -120,7 +125,7 @@ func asStranger[Q, A any](s *Server, f func(ctx context.Context, from string, q 
 // one is none costs a program: whose last ones were none is turned away before that.
 func (s *Server) asPerson(f func(r *http.Request, who verifier.Viewer) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.gate.spent(source(r)) {
+		if s.gate.spent(s.source(r)) {
 			s.limited(w, tooMany("too many calls that were turned away"))
 			return
 		}

@@ -60,7 +60,10 @@ func TestOneUserCostsNoMoreThanItsShare(t *testing.T) {
 	n := 0
 	ask := func(uid uint32) error {
 		n++ // a credential is good once
-		_, err := s.holds(fmt.Sprintf("MUNGE:%d %d:%s", uid, n, api.Question("GET", api.PathJobs))).Jobs(t.Context())
+		credential := fmt.Sprintf("MUNGE:%d %d:%s", uid, n, api.Question("GET", api.PathJobs))
+		c := client.New(client.Options{Address: s.address, Pin: s.pin(), Credential: func(context.Context, string) (string, error) { return credential, nil }})
+		defer c.Close()
+		_, err := c.Jobs(t.Context())
 		return err
 	}
 	var err error

@@ -4,6 +4,7 @@ import (
 	"log"
 	"maps"
 	"net"
+	"net/netip"
 	"sync"
 
 	"golang.org/x/time/rate"
@@ -54,6 +55,9 @@ const (
 	togetherBurst = 200
 	maxSources    = 4096
 	maxPerSource  = 64
+	maxPerNetwork = 4096
+	maxTogether   = 40_000 // two of each node of the largest job, and people
+	maxPerNode    = 32     // announcements that one node has read at a time, of jobs that share it
 )
 
 // gate limits strangers per source and together. The table of sources is bounded; when it is
@@ -90,15 +94,53 @@ func (g *gate) spent(source string) bool {
 	return l != nil && l.Tokens() < 1
 }
 
-// limited accepts at most maxPerSource connections of one address at a time, so that a stranger
-// can't hold all the process may have.
-type limited struct {
-	net.Listener
-	mu   sync.Mutex
-	open map[string]int
+// busy counts the announcements of each node that are read, or wait for it.
+type busy struct {
+	mu sync.Mutex
+	n  map[string]int
 }
 
-func limit(l net.Listener) net.Listener { return &limited{Listener: l, open: map[string]int{}} }
+func (b *busy) enter(node string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.n[node] >= maxPerNode {
+		return false
+	}
+	b.n[node]++
+	return true
+}
+
+func (b *busy) leave(node string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.n[node]--; b.n[node] <= 0 {
+		delete(b.n, node)
+	}
+}
+
+// wide is the network of an IPv6 address: one host has all of it to call from.
+func wide(host string) string {
+	a, err := netip.ParseAddr(host)
+	if err != nil || a.Unmap().Is4() {
+		return host
+	}
+	return netip.PrefixFrom(a.WithZone(""), 64).Masked().String()
+}
+
+// limited accepts at most maxPerSource connections of one address at a time, maxPerNetwork of one IPv6
+// network besides those of the inventory's nodes, which may all be in one, and maxTogether of all, so that
+// a stranger can't hold all the process may have.
+type limited struct {
+	net.Listener
+	known func(host string) bool
+	mu    sync.Mutex
+	open  map[string]int
+	all   int
+}
+
+func limit(l net.Listener, known func(host string) bool) net.Listener {
+	return &limited{Listener: l, known: known, open: map[string]int{}}
+}
 
 // Accept closes connections over the limit at once and waits for the next.
 func (l *limited) Accept() (net.Conn, error) {
@@ -118,21 +160,41 @@ func (l *limited) Accept() (net.Conn, error) {
 	}
 }
 
+// network is what else an address is counted under, or nothing.
+func (l *limited) network(host string) string {
+	if w := wide(host); w != host && !l.known(host) {
+		return w
+	}
+	return ""
+}
+
 func (l *limited) enter(host string) bool {
+	network := l.network(host)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[host] >= maxPerSource {
+	if l.all >= maxTogether || l.open[host] >= maxPerSource || (network != "" && l.open[network] >= maxPerNetwork) {
 		return false
 	}
+	l.all++
 	l.open[host]++
+	if network != "" {
+		l.open[network]++
+	}
 	return true
 }
 
 func (l *limited) exit(host string) {
+	network := l.network(host)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[host]--; l.open[host] <= 0 {
-		delete(l.open, host)
+	l.all--
+	for _, k := range []string{host, network} {
+		if k == "" {
+			continue
+		}
+		if l.open[k]--; l.open[k] <= 0 {
+			delete(l.open, k)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
@@ -71,7 +72,9 @@ type Server struct {
 	counters *counters
 	gate     *gate
 	users    *users
-	programs chan struct{} // one token for each program that runs for a person
+	programs chan struct{}       // one token for each program that runs for a person
+	inside   map[netip.Addr]bool // addresses of the inventory's nodes
+	busy     *busy
 	reading  chan struct{} // one token for each evidence that is read and not yet stored
 }
 
@@ -80,7 +83,13 @@ func New(s Settings) (*Server, error) {
 	if s.Verifier == nil || s.Authority == nil || s.Credentials == nil || s.Levels == nil || s.PeerUID == nil || s.Failed == nil {
 		return nil, errors.New("make server: a part is missing")
 	}
-	return &Server{Settings: s, counters: newCounters(), gate: newGate(), users: newUsers(), programs: make(chan struct{}, programsAtOnce), reading: make(chan struct{}, readAtOnce)}, nil
+	inside := map[netip.Addr]bool{}
+	for _, n := range s.Verifier.Inventory.Nodes {
+		for _, a := range n.Addresses {
+			inside[a] = true
+		}
+	}
+	return &Server{Settings: s, inside: inside, busy: &busy{n: map[string]int{}}, counters: newCounters(), gate: newGate(), users: newUsers(), programs: make(chan struct{}, programsAtOnce), reading: make(chan struct{}, readAtOnce)}, nil
 }
 
 // Serve answers on both listeners until ctx ends, then lets calls finish for a short time. The
@@ -97,7 +106,7 @@ func (s *Server) Serve(ctx context.Context, public, local net.Listener) error {
 	outside := s.http(s.Public(), nil)
 	inside := s.http(s.Local(), s.withPeer)
 	failed := make(chan error, 2)
-	go func() { failed <- outside.Serve(tls.NewListener(limit(public), config)) }()
+	go func() { failed <- outside.Serve(tls.NewListener(limit(public, s.known), config)) }()
 	go func() { failed <- inside.Serve(local) }()
 	select {
 	case err = <-failed:
@@ -194,7 +203,7 @@ func (s *Server) unknown() http.Handler {
 // turnAway counts, slows strangers down, and refuses.
 func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, counter string, status int, why error) {
 	s.counters.add(counter)
-	if !s.gate.allow(source(r)) {
+	if !s.gate.allow(s.source(r)) {
 		s.limited(w, tooMany("too many calls that were turned away"))
 		return
 	}
@@ -207,12 +216,28 @@ func (s *Server) limited(w http.ResponseWriter, why error) {
 	refuse(w, http.StatusTooManyRequests, why)
 }
 
-func source(r *http.Request) string {
+// address is the caller's, for an admin to see.
+func address(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		return r.RemoteAddr
 	}
 	return host
+}
+
+// source is whom a call without a node's key counts for: a network where all its addresses may be one host's.
+func (s *Server) source(r *http.Request) string {
+	host := address(r)
+	if s.known(host) {
+		return host
+	}
+	return wide(host)
+}
+
+// known is true for an address of the inventory.
+func (s *Server) known(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return err == nil && s.inside[a.Unmap()]
 }
 
 // decode reads one body. What follows may wait at a barrier: net/http would take the end of the
