@@ -12,6 +12,7 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/etc"
 	"github.com/slurm-enclave/slurm-enclave/internal/appraise"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
+	"github.com/slurm-enclave/slurm-enclave/internal/job"
 	"github.com/slurm-enclave/slurm-enclave/internal/tenants"
 )
 
@@ -67,7 +68,15 @@ func TestSamplesFitEachOther(t *testing.T) {
 	for _, p := range policies {
 		assert.NotEmpty(t, sample(t, "policy.d/"+p+".yaml"))
 	}
-	assert.Contains(t, sample(t, "slurm.conf.d/partition.conf"), inventory.Nodes[0].Name[:1]+"[1-")
+	nodes := regexp.MustCompile(`(?m)^PartitionName=cpu-sev Nodes=(\S+) `).FindStringSubmatch(sample(t, "slurm.conf.d/partition.conf"))
+	require.Len(t, nodes, 2)
+	names, err := job.Expand(nodes[1])
+	require.NoError(t, err)
+	var listed []string
+	for _, n := range inventory.Nodes {
+		listed = append(listed, n.Name)
+	}
+	assert.Equal(t, listed, names, "doctor would not let the samples pass")
 	assert.Contains(t, sample(t, "slurm.conf.d/enclave.conf"), "SrunPortRange="+c.Slurm.SrunPorts.String()+"\n")
 }
 

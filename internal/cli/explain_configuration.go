@@ -25,7 +25,7 @@ func explainConfiguration() []Explanation {
 		{"E022", "root may run jobs in an enclave partition.", "None of root's: registration refuses them, late and with a requeue.", "DisableRootJobs=YES in the partition's line, or for the cluster."},
 		{"E023", "PrologFlags lacks Alloc or Contain.", "A node without a first step never proves itself, and the job waits at the barrier until its deadline.", "PrologFlags=Alloc,Contain, on all hosts; then restart slurmctld and slurmd."},
 		{"E024", "PrologFlags has Serial, NoHold or RunInJob.", "Serial: jobs wait for each other at the barrier. NoHold: tasks start before the prolog. RunInJob: the prolog cannot set the node up.", "Take the flag out."},
-		{"E025", "PrologEpilogTimeout is missing, or not longer than barrier and teardown together.", "A prolog that waits for the other nodes is killed, and its node drained; without a limit one that hangs holds its node for ever.", "PrologEpilogTimeout=120, or more than limits.barrier_seconds + 30."},
+		{"E025", "PrologEpilogTimeout, or since 25.05 PrologTimeout or EpilogTimeout in its place, is missing or too short: not longer than barrier and teardown together.", "A prolog that waits for the other nodes is killed, and its node drained; without a limit one that hangs holds its node for ever.", "PrologEpilogTimeout=120, or more than limits.barrier_seconds + 30."},
 		{"E026", "MessageTimeout is shorter than 30 s.", "Steps give up while the prolog still runs.", "MessageTimeout=30."},
 		{"E027", "BatchStartTimeout is shorter than 120 s.", "slurmctld takes a batch job for lost while its nodes prove themselves.", "BatchStartTimeout=120."},
 		{"E028", "SrunPortRange is missing, is not slurm.srun_ports of enclave.yaml, or lies among the ports of connections.", "srun in a batch script, and salloc, get no output from their tasks.", "The same range in both files, outside of net.ipv4.ip_local_port_range."},
@@ -55,5 +55,6 @@ func explainConfiguration() []Explanation {
 		{"E053", "A handler takes core dumps on this node, or they go to a directory of the node.", "What a job had in memory stays on the node after it.", "sysctl.d/slurm-enclave.conf of the samples; disable the handler."},
 		{"E054", "slurm.driver is rest, and slurmrestd's socket, its token, or slurmctld's leave for tokens is missing.", "enclaved can't reach Slurm: jobs wait, nodes are not drained, verdicts not kept.", "The line that the message names; install guide, section 4."},
 		{"E055", "Others than root can take the marker of this node away.", effectDrained, "The marker and its directories must be root's, writable by root alone."},
+		{"E056", "An enclave partition is the site's default one.", "A job that names no partition gets whole nodes in an enclave, or is refused when its account has no tenant.", "Default=YES in the line of another partition."},
 	}
 }

@@ -84,13 +84,14 @@ func breakages() map[string]breakage {
 		"no enclave partition":               {file: partition, from: "PartitionName=cpu-sev", to: "PartitionName=sev", code: "E018", fix: "PartitionName=cpu-sev Nodes=..."},
 		"a node of two partitions":           {file: conf, from: "Nodes=c[1-4]", to: "Nodes=c[1-4],n2", code: "E019", fix: "take n2 out of Nodes of partition cpu"},
 		"a partition of all nodes":           {file: conf, from: "PartitionName=cpu Nodes=c[1-4]", to: "PartitionName=all Nodes=ALL", code: "E019", fix: "partition all"},
-		"a node set with our nodes":          {file: conf, from: "PartitionName=cpu Nodes=c[1-4]", to: "NodeSet=big Nodes=c[1-2],n3\nPartitionName=cpu Nodes=big", code: "E019", fix: "take n3 out"},
-		"a node set by feature":              {file: conf, from: "NodeName=n[1-3],c[1-4] State=UNKNOWN\nPartitionName=cpu Nodes=c[1-4]", to: "NodeName=n[1-3] Features=x,Sev\nNodeSet=big Feature=sev\nPartitionName=cpu Nodes=big", code: "E019", fix: "take n1 out"},
-		"a node that no inventory has":       {file: partition, from: "n[1-3]", to: "n[1-4]", code: "E039", fix: "add n4 to"},
+		"a node set with our nodes":          {file: conf, from: "PartitionName=cpu Nodes=c[1-4]", to: "NodeSet=big Nodes=c[1-2],n2\nPartitionName=cpu Nodes=big", code: "E019", fix: "take n2 out"},
+		"a node set by feature":              {file: conf, from: "NodeName=n[1-2],c[1-4] State=UNKNOWN\nPartitionName=cpu Nodes=c[1-4]", to: "NodeName=n[1-2] Features=x,Sev\nNodeSet=big Feature=sev\nPartitionName=cpu Nodes=big", code: "E019", fix: "take n1 out"},
+		"a node that no inventory has":       {file: partition, from: "n[1-2]", to: "n[1-3]", code: "E039", fix: "add n3 to"},
 		"shared nodes":                       {file: partition, from: "OverSubscribe=EXCLUSIVE", to: "OverSubscribe=YES", code: "E020", fix: "OverSubscribe=EXCLUSIVE"},
 		"sharing that nobody spoke of":       {file: partition, from: "OverSubscribe=EXCLUSIVE ", code: "E020", fix: "OverSubscribe=EXCLUSIVE"},
 		"preemption in the partition":        {file: partition, from: "PreemptMode=OFF", to: "PreemptMode=SUSPEND", code: "E021", fix: "PreemptMode=OFF"},
 		"preemption in the cluster":          {file: partition, from: "PreemptMode=OFF", code: "E021", fix: "PreemptMode=OFF", change: nil},
+		"an enclave by default":              {file: partition, from: "State=UP", to: "State=UP Default=Yes", code: "E056", fix: "Default=YES belongs into another partition's line, not into that of cpu-sev"},
 		"jobs of root":                       {file: partition, from: "DisableRootJobs=YES", to: "DisableRootJobs=NO", code: "E022", fix: "DisableRootJobs=YES"},
 		"a prolog at the first step":         {file: sample, from: "PrologFlags=Alloc,Contain", to: "PrologFlags=X11", code: "E023", fix: "PrologFlags=Alloc,Contain,X11"},
 		"no PrologFlags":                     {file: sample, from: "PrologFlags=Alloc,Contain", code: "E023", fix: "add to /etc/slurm/slurm.conf: PrologFlags=Alloc,Contain"},
@@ -105,6 +106,10 @@ func breakages() map[string]breakage {
 		"a wrapper that has ours as comment": {file: "/etc/slurm-enclave/epilog-slurmctld", from: "exec ", to: "# exec ", code: "E031", fix: "EpilogSlurmctld="},
 		"a prolog that may hang":             {file: sample, from: "PrologEpilogTimeout=120", code: "E025", fix: "PrologEpilogTimeout=120"},
 		"a prolog that is cut off":           {file: sample, from: "PrologEpilogTimeout=120", to: "PrologEpilogTimeout=90", code: "E025", fix: "PrologEpilogTimeout=120"},
+		"a prolog with a limit of its own":   {file: sample, from: "PrologEpilogTimeout=120", to: "PrologEpilogTimeout=120\nPrologTimeout=30", code: "E025", fix: ": PrologTimeout=120"},
+		"an epilog with a limit of its own":  {file: sample, from: "PrologEpilogTimeout=120", to: "PrologEpilogTimeout=120\nEpilogTimeout=60", code: "E025", fix: ": EpilogTimeout=120"},
+		"an epilog that may hang":            {file: sample, from: "PrologEpilogTimeout=120", to: "PrologTimeout=120", code: "E025", fix: "PrologEpilogTimeout=120"},
+		"a prolog alone that may hang":       {file: sample, from: "PrologEpilogTimeout=120", to: "EpilogTimeout=120", code: "E025", fix: "PrologEpilogTimeout=120"},
 		"a barrier longer than the prolog":   {change: func(s *doctor.Site) { s.Config.Limits.BarrierSeconds = 100 }, code: "E025", fix: "PrologEpilogTimeout=160"},
 		"messages that time out":             {file: sample, from: "MessageTimeout=30", code: "E026", fix: "MessageTimeout=30"},
 		"batch jobs that time out":           {file: sample, from: "BatchStartTimeout=120", to: "BatchStartTimeout=ten", code: "E027", fix: "BatchStartTimeout=120"},
@@ -113,8 +118,8 @@ func breakages() map[string]breakage {
 		"processes without a cgroup":         {file: conf, from: "proctrack/cgroup", to: "proctrack/linuxproc", code: "E041", fix: "ProctrackType=proctrack/cgroup"},
 		"no job_submit plugin":               {file: sample, from: "JobSubmitPlugins=lua", code: "E032", fix: "JobSubmitPlugins=lua"},
 		"other job_submit plugins":           {file: sample, from: "JobSubmitPlugins=lua", to: "JobSubmitPlugins=all_partitions", code: "E032", fix: "JobSubmitPlugins=all_partitions,lua"},
-		"accounts at will":                   {file: conf, from: "AccountingStorageEnforce=associations\n", code: "E033", fix: "AccountingStorageEnforce=associations"},
-		"accounts that only count":           {file: conf, from: "Enforce=associations", to: "Enforce=nojobs,nosteps", code: "E033", fix: "AccountingStorageEnforce=associations"},
+		"accounts at will":                   {file: sample, from: "AccountingStorageEnforce=associations\n", code: "E033", fix: "AccountingStorageEnforce=associations"},
+		"accounts that only count":           {file: sample, from: "Enforce=associations", to: "Enforce=nojobs,nosteps", code: "E033", fix: "AccountingStorageEnforce=associations"},
 		"no accounting":                      {file: conf, from: "accounting_storage/slurmdbd", to: "accounting_storage/none", code: "E034", fix: "AccountingStorageType=accounting_storage/slurmdbd"},
 		"an enclaved without rights":         {change: func(s *doctor.Site) { s.Administrator = "None" }, code: "E043", fix: "adminlevel=Administrator"},
 		"no job_submit.lua":                  {file: "/etc/slurm/job_submit.lua", from: whole, code: "E035", fix: "dofile("},
@@ -160,6 +165,24 @@ func TestEveryBrokenRuleIsNamedWithTheLineToChange(t *testing.T) {
 			assert.Equal(t, b.code, string(found[0].Code), found[0].Reason)
 			assert.Contains(t, found[0].Fix, b.fix)
 			assert.NotEmpty(t, found[0].Fix)
+		})
+	}
+}
+
+func TestLimitsOfPrologAndEpilogApart(t *testing.T) {
+	t.Parallel()
+	for name, lines := range map[string]string{
+		"each by its own name":                         "PrologTimeout=91\nEpilogTimeout=61",
+		"each by its own name beside a common one":     "PrologEpilogTimeout=20\nPrologTimeout=120\nEpilogTimeout=120",
+		"a common one that only the prolog is held to": "PrologEpilogTimeout=120\nEpilogTimeout=61",
+		"a common one for both":                        "PrologEpilogTimeout=91",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := host(t)
+			require.Contains(t, f.Text[sample], "PrologEpilogTimeout=120")
+			f.Text[sample] = strings.Replace(f.Text[sample], "PrologEpilogTimeout=120", lines, 1)
+			assert.Empty(t, broken(examine(t, f, nil)))
 		})
 	}
 }

@@ -8,7 +8,7 @@ import (
 // watched are the settings on which rules rest and that slurmctld tells as it was told.
 func watched() []string {
 	return []string{
-		"PrologFlags", "PrologEpilogTimeout", "MessageTimeout", "BatchStartTimeout", "SchedulerParameters", "SrunPortRange",
+		"PrologFlags", "PrologEpilogTimeout", "PrologTimeout", "EpilogTimeout", "MessageTimeout", "BatchStartTimeout", "SchedulerParameters", "SrunPortRange",
 		"JobSubmitPlugins", "AccountingStorageEnforce", "AccountingStorageType", "PrologSlurmctld", "EpilogSlurmctld", "SlurmctldPort", "SlurmdPort",
 	}
 }

@@ -19,6 +19,7 @@ func partitionRules() []rule {
 			"two jobs of one user would share a fence, and one job's processes would be the other's", func(_ Site, v string) bool { return v == "EXCLUSIVE" }),
 		eachPartition("no preemption", "E021", "PreemptMode", "OFF",
 			"a suspended job keeps its tunnels and its view while another runs on its nodes", unpreempted),
+		{name: "no enclave by default", code: "E056", warn: true, judge: noDefault},
 		{name: "no preemption by QOS", code: "E046", warn: true, judge: byQOS},
 		eachPartition("no root jobs", "E022", "DisableRootJobs", "YES",
 			"a job of root would pass by fence and view", func(s Site, v string) bool {
@@ -39,6 +40,19 @@ func unpreempted(s Site, v string) bool {
 		v = strings.ToUpper(global.Text)
 	}
 	return v == "" || v == "OFF"
+}
+
+// noDefault: a job whose user chose nothing gets whole nodes in an enclave, or is refused for want of a tenant.
+func noDefault(s Site) verdict {
+	for _, p := range s.enclavePartitions() {
+		if v, ok := p.Get("Default"); ok && strings.EqualFold(v.Text, "YES") {
+			return verdict{
+				bad: fmt.Sprintf("partition %s: %s: every job that names no partition is an enclave's", p.Name, where(v, ok, "Default")),
+				fix: "Default=YES belongs into another partition's line, not into that of " + p.Name,
+			}
+		}
+	}
+	return verdict{well: "Default=NO"}
 }
 
 // byQOS: with preempt/qos Slurm asks the QOS of the two jobs, and no partition. What is in them, slurm.conf does

@@ -11,7 +11,10 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/slurmconf"
 )
 
-const teardownSeconds = 30 // that a node's epilog may take
+const (
+	teardownSeconds = 30 // that a node's epilog may take
+	settleSeconds   = 60 // that EpilogSlurmctld may take: half of it waits for enclaved, half for Slurm
+)
 
 func prologRules() []rule {
 	return []rule{
@@ -114,20 +117,43 @@ func (s Site) wrapper(key, program string) verdict {
 	}
 }
 
+// prologTimeout: since 25.05 PrologTimeout and EpilogTimeout each take the place of PrologEpilogTimeout for their
+// own; older releases know the common one alone. Source: slurm.conf(5) of 26.05.
 func prologTimeout(s Site) verdict {
-	const key = "PrologEpilogTimeout"
-	v, ok := s.Conf.Get(key)
-	least := int(s.Config.Limits.BarrierSeconds) + teardownSeconds
-	if !ok {
-		return verdict{bad: key + " is not set: a prolog that hangs holds its node for ever", fix: s.write(v, ok, fmt.Sprintf("%s=%d", key, max(120, least+30)))}
-	}
-	if n, err := strconv.Atoi(v.Text); err != nil || n <= least {
-		return verdict{
-			bad: fmt.Sprintf("%s: it must be more than the barrier (%d s) and the teardown (%d s) together", where(v, ok, key), s.Config.Limits.BarrierSeconds, teardownSeconds),
-			fix: s.write(v, ok, fmt.Sprintf("%s=%d", key, max(120, least+30))),
+	const common = "PrologEpilogTimeout"
+	barrier := int(s.Config.Limits.BarrierSeconds)
+	good := max(120, barrier+teardownSeconds+30)
+	var told []string
+	for _, c := range []struct {
+		key   string
+		least int
+		why   string
+	}{
+		{"PrologTimeout", barrier + teardownSeconds, fmt.Sprintf("the barrier (%d s) and the teardown (%d s) together", barrier, teardownSeconds)},
+		{"EpilogTimeout", settleSeconds, fmt.Sprintf("the %d s in which EpilogSlurmctld asks enclaved and, without it, Slurm", settleSeconds)},
+	} {
+		key := c.key
+		v, ok := s.Conf.Get(key)
+		if !ok {
+			key = common
+			v, ok = s.Conf.Get(key)
 		}
+		if !ok {
+			what := strings.ToLower(strings.TrimSuffix(c.key, "Timeout"))
+			return verdict{
+				bad: fmt.Sprintf("neither %s nor %s is set: a script of the %ss that hangs holds its node for ever", common, c.key, what),
+				fix: s.write(v, ok, fmt.Sprintf("%s=%d", common, good)),
+			}
+		}
+		if n, err := strconv.Atoi(v.Text); err != nil || n <= c.least {
+			return verdict{
+				bad: fmt.Sprintf("%s: it must be more than %s", where(v, ok, key), c.why),
+				fix: s.write(v, ok, fmt.Sprintf("%s=%d", key, good)),
+			}
+		}
+		told = append(told, key+"="+v.Text)
 	}
-	return verdict{well: key + "=" + v.Text}
+	return verdict{well: strings.Join(slices.Compact(told), ", ")}
 }
 
 // atLeast is a rule for a number of seconds.

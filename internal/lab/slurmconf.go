@@ -46,7 +46,6 @@ func slurmConf(s Spec, b base, cgroups bool) string {
 		"JobAcctGatherType=jobacct_gather/none",
 		"AccountingStorageType=accounting_storage/slurmdbd",
 		"AccountingStorageHost=n0",
-		"AccountingStorageEnforce=associations",
 		"PlugStackConfig=/etc/slurm/plugstack.conf",
 		"Include /etc/slurm/slurm.conf.d/enclave.conf",
 	}
@@ -121,7 +120,7 @@ func partitionConf(s Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	const samplesNodes = "Nodes=n[1-3] "
+	const samplesNodes = "Nodes=n[1-2] "
 	if !strings.Contains(text, samplesNodes) {
 		return "", fmt.Errorf("read sample slurm.conf.d/partition.conf: no %q in it", samplesNodes)
 	}

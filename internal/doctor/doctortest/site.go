@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/etc"
 	"github.com/slurm-enclave/slurm-enclave/internal/config"
 	"github.com/slurm-enclave/slurm-enclave/internal/doctor"
-	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/slurmconf"
 )
 
@@ -79,11 +77,10 @@ const slurmConf = `ClusterName=mycluster
 SlurmUser=slurm
 ProctrackType=proctrack/cgroup
 AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageEnforce=associations
 PlugStackConfig=/etc/slurm/plugstack.conf
 PluginDir=/usr/lib/slurm
 Include slurm.conf.d/enclave.conf
-NodeName=n[1-3],c[1-4] State=UNKNOWN
+NodeName=n[1-2],c[1-4] State=UNKNOWN
 PartitionName=cpu Nodes=c[1-4]
 Include slurm.conf.d/partition.conf
 `
@@ -160,9 +157,13 @@ func Site(f Files) (doctor.Site, error) {
 	c.Storage.Source = "/mnt/site/lustre"
 	c.Cluster, c.Partitions, c.Slurm.SrunPorts = "mycluster", []string{"cpu-sev"}, config.PortRange{First: 61001, Last: 61200}
 	s := doctor.Site{Config: c, Files: f, Conf: conf}
-	for i, name := range []string{"n1", "n2", "n3"} {
-		a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})
-		s.Inventory.Nodes = append(s.Inventory.Nodes, enclave.Node{Name: name, Addresses: []netip.Addr{a}, Tunnel: a})
+	sample, err := etc.Samples.Open("inventory.yaml")
+	if err != nil {
+		return doctor.Site{}, fmt.Errorf("read sample: %w", err)
+	}
+	defer func() { _ = sample.Close() }() // only read
+	if s.Inventory, err = config.LoadInventory(sample); err != nil {
+		return doctor.Site{}, err
 	}
 	return s, nil
 }
