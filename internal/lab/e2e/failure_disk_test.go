@@ -109,6 +109,21 @@ func TestFailuresOfAFullLedger(t *testing.T) {
 		free()
 		return id
 	})
+	f.row(t, "a node is revoked while the disk of the ledger is full", promise{job: "CANCELLED", starts: "refused E532"}, func(t *testing.T) string {
+		smallState(t)
+		id, _ := inJob(t)
+		free := fill(t, "n0", stateDir)
+		r := on(t, "n0", "root", "enclave", "node", "revoke", "n2", "--reason", "a disk is missing")
+		assert.NotZero(t, r.status, "it is not stored")
+		assert.Contains(t, r.String(), "E507")
+		awaitDrain(t, "n2")
+		assert.Contains(t, drained(t, "n2"), "E532")
+		await(t, id, "CANCELLED")
+		assert.NotZero(t, on(t, "n2", "root", "enclave", "node", "prove").status, "it is out although nothing is stored")
+		free()
+		readmit(t, "n2")
+		return id
+	})
 	f.row(t, "enclaved begins anew on a full disk, and again when there is space", promise{job: "COMPLETED", starts: "simulated"}, func(t *testing.T) string {
 		smallState(t)
 		id, goOn := inJob(t)
