@@ -150,6 +150,22 @@ func TestRemove(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, []string{dir + "/mixed of uid 2001"}, left)
 	})
+	t.Run("more files than are read at once go, and those to be kept stay", func(t *testing.T) {
+		dir := place(t)
+		before := tree(t, dir)
+		keep, err := leftover.List(t.Context(), []string{dir}, job)
+		require.NoError(t, err)
+		for i := range 5000 {
+			name := fmt.Sprintf("%s/roots/%d", dir, i)
+			require.NoError(t, os.WriteFile(name, nil, 0o600))
+			require.NoError(t, os.Lchown(name, alice+i%2, alice))
+		}
+		left, err := leftover.List(t.Context(), []string{dir}, job)
+		require.NoError(t, err)
+		assert.Len(t, left, len(keep)+2500, "each is listed, and once")
+		require.NoError(t, leftover.Remove(t.Context(), []string{dir}, job, keep))
+		assert.Len(t, tree(t, dir), len(before)+2500, "the other half is bob's")
+	})
 	t.Run("nobody's files are nobody's", func(t *testing.T) {
 		dir := place(t)
 		was := tree(t, dir)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"slices"
@@ -29,6 +30,9 @@ const (
 	deepest  = 64
 	farthest = 512
 	movedUp  = ".slurm-enclave-"
+
+	batch      = 1024 // names
+	mostErrors = 8    // of a directory
 )
 
 // List names what the owner has in the places: a path and its owner per line.
@@ -42,16 +46,20 @@ func List(ctx context.Context, places []string, o Owner) ([]string, error) {
 // Files of others stay, and so does a directory of the owner's that holds one. All places are
 // tried.
 func Remove(ctx context.Context, places []string, o Owner, keep []string) error {
-	w := walk{owner: o, remove: true, keep: keep}
+	w := walk{owner: o, remove: true, keep: map[string]bool{}}
+	for _, line := range keep {
+		w.keep[line] = true
+	}
 	return w.places(ctx, places)
 }
 
 type walk struct {
 	owner  Owner
 	remove bool
-	keep   []string
+	keep   map[string]bool
 	found  []string
 	moved  int
+	gone   int // files and directories that were deleted
 }
 
 func (w *walk) places(ctx context.Context, places []string) error {
@@ -82,19 +90,49 @@ func (w *walk) place(ctx context.Context, fd int, name string) error {
 	}
 }
 
+// directory goes through one directory, some names at a time: a user can make more than there is memory
+// for. What a file system shows of names while others are deleted is its own affair, so it is read again
+// until nothing more was deleted in a whole reading.
 func (w *walk) directory(ctx context.Context, top, fd int, name string, depth int) error {
-	names, err := entries(fd)
+	again, err := unix.Openat(fd, ".", openDir, 0)
 	if err != nil {
 		return gone(err) // a directory that was deleted since it was opened holds nothing
 	}
-	var errs []error
-	for _, n := range names {
-		if ctx.Err() != nil {
-			return errors.Join(append(errs, ctx.Err())...)
+	f := os.NewFile(uintptr(again), name)
+	defer func() { _ = f.Close() }()
+	for {
+		before := w.gone
+		all, err := w.reading(ctx, f, top, fd, name, depth)
+		if err != nil || all || w.gone == before {
+			return err
 		}
-		errs = append(errs, w.entry(ctx, top, fd, n, path.Join(name, n), depth))
+		if _, err = f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
 	}
-	return errors.Join(errs...)
+}
+
+// reading reads a directory once, and says whether all names were read before anything was deleted. It goes on
+// behind errors, and returns the first of them.
+func (w *walk) reading(ctx context.Context, f *os.File, top, fd int, name string, depth int) (all bool, err error) {
+	var errs []error
+	for n := 0; ; n++ {
+		names, readErr := f.Readdirnames(batch)
+		if readErr != nil && !errors.Is(readErr, io.EOF) {
+			return false, errors.Join(append(errs, gone(readErr))...)
+		}
+		if len(names) == 0 {
+			return n <= 1, errors.Join(errs...)
+		}
+		for _, one := range names {
+			if ctx.Err() != nil {
+				return false, errors.Join(append(errs, ctx.Err())...)
+			}
+			if err := w.entry(ctx, top, fd, one, name+"/"+one, depth); err != nil && len(errs) < mostErrors {
+				errs = append(errs, err)
+			}
+		}
+	}
 }
 
 func (w *walk) entry(ctx context.Context, top, fd int, n, full string, depth int) error {
@@ -103,15 +141,19 @@ func (w *walk) entry(ctx context.Context, top, fd int, n, full string, depth int
 		return gone(err)
 	}
 	own := w.owns(st.Uid, full)
-	line := full + " of uid " + strconv.FormatUint(uint64(st.Uid), 10)
-	if own {
-		w.found = append(w.found, line)
+	drop := own && w.remove
+	if own && (!w.remove || len(w.keep) > 0) {
+		line := full + " of uid " + strconv.FormatUint(uint64(st.Uid), 10)
+		if !w.remove {
+			w.found = append(w.found, line)
+		}
+		drop = drop && !w.keep[line]
 	}
-	drop := own && w.remove && !slices.Contains(w.keep, line)
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return w.folder(ctx, top, fd, n, full, depth, drop)
 	case drop:
+		w.gone++
 		return gone(unix.Unlinkat(fd, n, 0))
 	}
 	return nil
@@ -138,6 +180,7 @@ func (w *walk) folder(ctx context.Context, top, fd int, n, full string, depth in
 		return err
 	}
 	if err := unix.Unlinkat(fd, n, unix.AT_REMOVEDIR); !errors.Is(err, unix.ENOTEMPTY) {
+		w.gone++
 		return gone(err)
 	}
 	return nil
@@ -149,16 +192,6 @@ func (w *walk) owns(uid uint32, full string) bool {
 		return true
 	}
 	return slices.ContainsFunc(w.owner.UIDs, func(r enclave.UIDRange) bool { return uid >= r.Start && uid-r.Start < r.Count })
-}
-
-func entries(fd int) ([]string, error) {
-	again, err := unix.Openat(fd, ".", openDir, 0)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(again), "directory")
-	defer func() { _ = f.Close() }()
-	return f.Readdirnames(-1)
 }
 
 func gone(err error) error {
