@@ -39,7 +39,7 @@ func ControllerProlog(ctx context.Context, log *logrus.Logger, partitions []stri
 	if !concerns(partitions, env) {
 		return exitFine
 	}
-	j, _, err := job.FromPrologEnv(env)
+	j, where, err := job.FromPrologEnv(env)
 	if err != nil {
 		log.WithError(err).Error("job not registered")
 		return exitBroken
@@ -47,7 +47,7 @@ func ControllerProlog(ctx context.Context, log *logrus.Logger, partitions []stri
 	entry := log.WithField("job", j.Directory())
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	err = register(ctx, j)
+	err = register(ctx, api.RegisterRequest{Job: j, HetJob: where.HetJob})
 	if r, ok := enclave.AsRefusal(err); ok && r.Fault == enclave.FaultRequest {
 		entry.WithField("code", r.Code).Warn("job refused: " + r.Reason)
 		return turnAway(ctx, entry, slurm.NewCLI(program.Runner{}), j.Job, r)
@@ -80,13 +80,13 @@ func turnAway(ctx context.Context, log *logrus.Entry, s waiter, id uint32, r *en
 	return exitBroken
 }
 
-func register(ctx context.Context, j enclave.Job) error {
+func register(ctx context.Context, r api.RegisterRequest) error {
 	c, err := controllerClient(registerTimeout)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	_, err = c.Register(ctx, api.RegisterRequest{Job: j})
+	_, err = c.Register(ctx, r)
 	return err
 }
 

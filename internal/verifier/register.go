@@ -20,6 +20,7 @@ const (
 	minUID   = 1000
 	maxNodes = 16384
 
+	codeHet         enclave.Code = "E105"
 	codeSenseless   enclave.Code = "E120"
 	codeInteractive enclave.Code = "E141"
 	codeUsed        enclave.Code = "E551"
@@ -53,6 +54,11 @@ func (v *Verifier) remember(ctx context.Context, j enclave.Job, refusal *enclave
 func (v *Verifier) register(ctx context.Context, r api.RegisterRequest) (api.RegisterAnswer, error) {
 	if err := v.checkJob(r.Job); err != nil {
 		return api.RegisterAnswer{}, err
+	}
+	if r.HetJob != 0 { // each component would be an enclave of its own, and its ranks find no others
+		refusal := enclave.Refuse(codeHet, enclave.FaultRequest, "job %d is a component of heterogeneous job %d", r.Job.Job, r.HetJob)
+		refusal.Fix = "submit the components as jobs of their own"
+		return api.RegisterAnswer{}, refusal
 	}
 	tenant, err := v.Tenants.Lookup(r.Job.Account, r.Tenant)
 	if err != nil {

@@ -677,14 +677,17 @@ func TestRegistration(t *testing.T) {
 		for id, c := range map[uint32]struct {
 			want   string
 			change func(*enclave.Job)
+			het    uint32
 		}{
-			8:  {"E122 request", func(j *enclave.Job) { j.UID = 0 }},
-			9:  {"E110 request", func(j *enclave.Job) { j.Account = "other" }},
-			10: {"E141 request", func(*enclave.Job) {}},
+			8:  {"E122 request", func(j *enclave.Job) { j.UID = 0 }, 0},
+			9:  {"E110 request", func(j *enclave.Job) { j.Account = "other" }, 0},
+			10: {"E141 request", func(*enclave.Job) {}, 0},
+			11: {"E105 request", func(*enclave.Job) {}, 11},
+			12: {"E105 request", func(*enclave.Job) {}, 11},
 		} {
 			j := job(id, "n1")
 			c.change(&j)
-			_, err := w.v.Register(t.Context(), api.RegisterRequest{Job: j})
+			_, err := w.v.Register(t.Context(), api.RegisterRequest{Job: j, HetJob: c.het})
 			assert.Equal(t, c.want, told(err))
 			_, err = w.v.Nonce(t.Context(), "n1", api.NonceRequest{Job: j.JobKey, Node: "n1", Purpose: claim.PurposeJob})
 			assert.Equal(t, c.want, told(err))

@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -25,6 +26,16 @@ func TestTheSchedulerKeepsNoWayAroundTheRules(t *testing.T) {
 		assert.Contains(t, must(t, "n0", "root", "squeue", "-h", "-j", id, "-O", "admin_comment:|"), "pending")
 		outside := submit(t, "carol", "hostname", "--partition=cpu", "--hold")
 		on(t, "n0", "root", "scancel", outside)
+	})
+	t.Run("a heterogeneous job that no job_submit has seen fails when it is registered", func(t *testing.T) {
+		const rules = "/etc/slurm/job_submit.lua"
+		must(t, "n0", "root", "cp", "-a", rules, rules+".kept")
+		t.Cleanup(func() { must(t, "n0", "root", "sh", "-c", "mv "+rules+".kept "+rules+" && touch "+rules); idle(t) })
+		must(t, "n0", "root", "sh", "-c", "printf 'function slurm_job_submit() return slurm.SUCCESS end\nfunction slurm_job_modify() return slurm.SUCCESS end\n' >"+rules)
+		id := strings.TrimSpace(must(t, "login", "alice", "sbatch", "--parsable", "--partition=cpu-sev", "--wrap=srun hostname", ":", "--partition=cpu-sev"))
+		await(t, id, "FAILED")
+		assert.Contains(t, on(t, "login", "alice", "enclave", "why", id).String(), "E105")
+		assert.NotContains(t, on(t, "login", "alice", "cat", "slurm-"+id+".out").out, "\nn")
 	})
 	t.Run("a job that runs gives none of its nodes back", func(t *testing.T) {
 		id := submit(t, "alice", "sleep 300", "--partition=cpu-sev", "--nodes=2-3")

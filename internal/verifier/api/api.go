@@ -66,7 +66,8 @@ const (
 // RegisterRequest is the controller's word on a job, before any node starts it.
 type RegisterRequest struct {
 	Job    enclave.Job `json:"job"`
-	Tenant string      `json:"tenant"` // as the user chose; "" leaves it to the account
+	Tenant string      `json:"tenant"`            // as the user chose; "" leaves it to the account
+	HetJob uint32      `json:"het_job,omitempty"` // id of the heterogeneous job that this is a component of; 0 for other jobs
 }
 
 // RegisterAnswer says what the job will be given.
