@@ -97,8 +97,8 @@ func (n *node) whose() ([]enclave.UIDRange, closed.Snapshot) {
 		return n.uids(), closed.Snapshot{}
 	}
 	s, err := closed.Parse(b)
-	if err != nil {
-		return n.uids(), closed.Snapshot{} // told by the comparison
+	if boot, bootErr := process.BootID(); err != nil || bootErr != nil || s.Boot != boot {
+		return n.uids(), closed.Snapshot{} // told by the comparison; of another boot when the node is being closed
 	}
 	return survey.People(uidMin), s
 }
