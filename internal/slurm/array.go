@@ -94,10 +94,29 @@ func (c *CLI) storedTarget(ctx context.Context, id uint32) (string, error) {
 			}
 		}
 	}
-	if found == "" {
+	switch {
+	case found == "":
 		return "", ErrNoJob
+	case found == decimal(id):
+		name, err := c.target(ctx, id)
+		return found, known(name == found, err)
 	}
 	return found, nil
+}
+
+// errBehind says that a record in accounting would be taken for the whole array's.
+var errBehind = errors.New("accounting does not know yet that the job is an element of an array")
+
+// known is nil when slurmctld, too, knows a job by its number alone, or not any more. Accounting hears of
+// an array's elements a moment later [tried]: until then the number would change the records of all of them.
+func known(alone bool, err error) error {
+	switch {
+	case errors.Is(err, ErrNoJob):
+		return nil
+	case err == nil && !alone:
+		return errBehind
+	}
+	return err
 }
 
 // byNumber is true when the server's calls on this number act on this job alone. They drop the task of
@@ -156,7 +175,11 @@ func (r *REST) storedByNumber(ctx context.Context, id uint32) (bool, error) {
 			return false, err
 		}
 		if j.Array.Job != nil {
-			return !j.Array.Job.Set || j.Array.Job.Value != uint64(id), nil
+			element := j.Array.Job.Set && j.Array.Job.Value != 0
+			if !element {
+				err = known(r.byNumber(ctx, id))
+			}
+			return !element || j.Array.Job.Value != uint64(id), err
 		}
 	}
 	target, err := r.cli.storedTarget(ctx, id)

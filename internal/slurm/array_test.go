@@ -124,10 +124,27 @@ func TestStoredArrays(t *testing.T) {
 		t.Run(fmt.Sprintf("of %q the record %s is changed", out, target), func(t *testing.T) {
 			t.Parallel()
 			cli, s := said(answer{out: out})
+			want := []string{askedStored}
+			if target == "4" { // slurmctld is asked as well
+				cli, s = said(answer{out: out}, answer{out: single})
+				want = append(want, asked)
+			}
 			require.NoError(t, cli.SetStoredComment(t.Context(), 4, "x"))
-			assert.Equal(t, []string{askedStored, fmt.Sprintf(`sacctmgr ["-i" "-Q" "modify" "job" "where" %q "set" "AdminComment=x"]`, "jobid="+target)}, s.asked)
+			assert.Equal(t, append(want, fmt.Sprintf(`sacctmgr ["-i" "-Q" "modify" "job" "where" %q "set" "AdminComment=x"]`, "jobid="+target)), s.asked)
 		})
 	}
+	t.Run("an element that accounting takes for a job of its own is stored later", func(t *testing.T) {
+		t.Parallel()
+		cli, s := said(answer{out: "4|4\n"}, answer{out: elements})
+		require.ErrorContains(t, cli.SetStoredComment(t.Context(), 4, "x"), "does not know yet")
+		assert.Len(t, s.asked, 2)
+		cli, s = said(answer{out: "4|4\n"}, answer{stderr: "slurm_load_jobs error: Invalid job id specified"})
+		require.NoError(t, cli.SetStoredComment(t.Context(), 4, "x"), "slurmctld has forgotten it: accounting has all")
+		assert.Len(t, s.asked, 3)
+		cli, s = said(answer{out: "4|4\n"}, answer{stderr: "slurm_load_jobs error: Unable to contact slurm controller"})
+		require.Error(t, cli.SetStoredComment(t.Context(), 4, "x"))
+		assert.Len(t, s.asked, 2)
+	})
 	for _, out := range []string{"4\n", "4|4|x\n", "4|4_\n", "4|x_1\n", "4|4_1;2\n", "4|4_3\n4|4_3\n", "4|4_[1,2,...]\n"} {
 		t.Run(fmt.Sprintf("%q changes no record", out), func(t *testing.T) {
 			t.Parallel()
@@ -157,12 +174,19 @@ func TestStoredArrays(t *testing.T) {
 	})
 	t.Run("another element and a job of no array go by number", func(t *testing.T) {
 		t.Parallel()
-		for _, array := range []string{`"array":{"job_id":3,"task_id":{"set":true,"number":3}},`, `"array":{"job_id":0,"task_id":{"set":false,"number":0}},`} {
-			r, s, sc := release(t, "26.05", record(array))
+		for array, calls := range map[string]int{`"array":{"job_id":3,"task_id":{"set":true,"number":3}},`: 2, `"array":{"job_id":0,"task_id":{"set":false,"number":0}},`: 3} {
+			replies := record(array)
+			replies["GET /slurm/v0.0.45/job/4"] = reply{body: lone}
+			r, s, sc := release(t, "26.05", replies)
 			require.NoError(t, r.SetStoredComment(t.Context(), 4, "It's"))
-			assert.Len(t, s.asked, 2)
+			assert.Len(t, s.asked, calls, array)
 			assert.Empty(t, sc.asked)
 		}
+		replies := record(`"array":{"job_id":0,"task_id":{"set":false,"number":0}},`)
+		replies["GET /slurm/v0.0.45/job/4"] = reply{body: last}
+		r, s, _ := release(t, "26.05", replies, answer{out: elements})
+		require.ErrorContains(t, r.SetStoredComment(t.Context(), 4, "It's"), "does not know yet")
+		assert.Len(t, s.asked, 2)
 	})
 }
 

@@ -277,6 +277,7 @@ func TestRESTWrites(t *testing.T) {
 			`GET /slurm/v0.0.45/job/4`,
 			`POST /slurm/v0.0.45/job/4 {"admin_comment":"enclave={\"v\":\"refused\",\"t\":\"it's; $(reboot)\"}\nline"}`,
 			`GET /slurmdb/v0.0.45/job/4`,
+			`GET /slurm/v0.0.45/job/4`,
 			`POST /slurmdb/v0.0.45/job/4 {"comment":{"administrator":"enclave={\"v\":\"refused\",\"t\":\"it's; $(reboot)\"}\nline"}}`,
 			`GET /slurm/v0.0.45/job/4`,
 			`POST /slurm/v0.0.45/jobs/requeue {"jobs":["4"]}`,

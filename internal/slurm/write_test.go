@@ -3,6 +3,7 @@ package slurm_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,7 +37,7 @@ func TestActs(t *testing.T) {
 		{
 			"text in accounting", func(ctx context.Context, c *slurm.CLI) error { return c.SetStoredComment(ctx, 4, slurm.Stored(evil)) },
 			fmt.Sprintf(`sacctmgr ["-i" "-Q" "modify" "job" "where" "jobid=4" "set" %q]`, "AdminComment="+slurm.Stored(evil)),
-			[]string{askedStored, "4|4\n"},
+			[]string{askedStored, "4|4\n", asked, single},
 		},
 	} {
 		t.Run(c.name+" is one command with fixed arguments", func(t *testing.T) {
@@ -44,8 +45,13 @@ func TestActs(t *testing.T) {
 			cli, s := said()
 			want := []string{c.want}
 			if c.asks != nil {
-				cli, s = said(answer{out: c.asks[1]})
-				want = []string{c.asks[0], c.want}
+				var answers []answer
+				want = nil
+				for pair := range slices.Chunk(c.asks, 2) {
+					want, answers = append(want, pair[0]), append(answers, answer{out: pair[1]})
+				}
+				cli, s = said(answers...)
+				want = append(want, c.want)
 			}
 			require.NoError(t, c.act(t.Context(), cli))
 			assert.Equal(t, want, s.asked)
@@ -86,7 +92,7 @@ func TestActs(t *testing.T) {
 	t.Run("answers have names", func(t *testing.T) {
 		t.Parallel()
 		cli, _ := said(answer{out: "1|1|N/A|\n"}, answer{stderr: "Job has already finished for job 1"}, answer{out: "5|5|N/A|\n"}, answer{stderr: "Only batch jobs are accepted or processed for job 5"},
-			answer{stderr: "slurm_update error: Invalid node name specified"}, answer{out: "5|5\n"},
+			answer{stderr: "slurm_update error: Invalid node name specified"}, answer{out: "5|5\n"}, answer{out: "5|5|N/A|\n"},
 			answer{stderr: "sacctmgr: accounting_storage/slurmdbd: acct_storage_p_modify_job: Request didn't affect anything or your user doesn't have privilege"},
 			answer{stderr: "slurm_update error: Access/permission denied"})
 		require.ErrorIs(t, cli.SetAdminComment(t.Context(), 1, "x"), slurm.ErrFinished)
@@ -94,7 +100,7 @@ func TestActs(t *testing.T) {
 		require.ErrorIs(t, cli.Drain(t.Context(), "k9", "enclave:E220 x"), slurm.ErrNoNode)
 		require.ErrorIs(t, cli.SetStoredComment(t.Context(), 5, "x"), slurm.ErrNoJob)
 		require.ErrorContains(t, cli.Drain(t.Context(), "k1", "enclave:E220 x"), "permission denied")
-		newest, _ := said(answer{out: "5|5\n"}, answer{stderr: "Error with request: Data has not changed since time specified"})
+		newest, _ := said(answer{out: "5|5\n"}, answer{out: "5|5|N/A|\n"}, answer{stderr: "Error with request: Data has not changed since time specified"})
 		require.ErrorIs(t, newest.SetStoredComment(t.Context(), 5, "x"), slurm.ErrNoJob, "26.05")
 	})
 }

@@ -60,7 +60,8 @@ func contractOfArrays(t *testing.T, kind string) {
 	await(t, sibling, "CANCELLED")
 	first, _, _ := strings.Cut(over, "|")
 	stored := fine(t, kind, "comment", first, "").Text
-	fine(t, kind, "store-comment", id, "over")
+	eventually(t, 30*time.Second, func() bool { return drive(t, kind, "store-comment", id, "over").Err == "" }, // accounting hears of the elements later
+		func() string { return fmt.Sprintf("%+v", drive(t, kind, "store-comment", id, "over")) })
 	assert.Equal(t, "over", fine(t, kind, "comment", id, "").Text)
 	assert.Equal(t, stored, fine(t, kind, "comment", first, "").Text, "store-comment by %s", kind)
 
