@@ -15,14 +15,38 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/lab"
 )
 
+// mpiCrash is where Open MPI 5.0.7 now and then crashes in MPI_Init, before any of a program's own lines
+// (docs/compatibility.md): the step is to be started again.
+const mpiCrash = "mca_pml_ob1_recv_frag_callback_match"
+
+// orAgain is a step in a batch script that is started again after such a crash.
+func orAgain(step string) string {
+	return step + " || { grep -q " + mpiCrash + " slurm-$SLURM_JOB_ID.out && " + step + "; }"
+}
+
 // submitProgram is `enclave-lab submit`.
 func submitProgram(t *testing.T, args ...string) (out, errOut string) {
+	t.Helper()
+	for range 3 {
+		var err error
+		if out, errOut, err = submitOnce(t, args...); err == nil {
+			return out, errOut
+		}
+		require.Contains(t, out+errOut, mpiCrash, "%v: %s%s", err, out, errOut)
+		t.Log("Open MPI crashed in MPI_Init")
+		idle(t)
+	}
+	require.Fail(t, "Open MPI crashes each time", "%s%s", out, errOut)
+	return "", ""
+}
+
+func submitOnce(t *testing.T, args ...string) (out, errOut string, err error) {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), filepath.Join(programs(), "enclave-lab"), append([]string{"submit"}, args...)...)
 	var o, e strings.Builder
 	c.Stdout, c.Stderr = &o, &e
-	require.NoError(t, c.Run(), "%s%s", o.String(), e.String())
-	return o.String(), e.String()
+	err = c.Run()
+	return o.String(), e.String(), err
 }
 
 func TestAnMPIJobRunsInThePlainPartition(t *testing.T) {

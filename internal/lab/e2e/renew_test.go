@@ -131,7 +131,7 @@ func TestRevocationStopsTrafficWithinASecond(t *testing.T) {
 	require.Zero(t, r.status, "%s", r)
 	target := netip.MustParseAddr(address(t, "n2"))
 	id := everyone(t, "srun --overlap -N1 -n1 -w n1 bash -c '"+strings.ReplaceAll(sendUntilKilled, "%", target.String())+"' &\n"+
-		"srun --overlap -N3 -n3 ./pingpong 100\nwait")
+		orAgain("srun --overlap -N3 -n3 ./pingpong 100")+"\nwait")
 	eventually(t, 30*time.Second, func() bool {
 		return strings.Contains(on(t, "login", "alice", "cat", "slurm-"+id+".out").out, "rank 2 of 3")
 	},
