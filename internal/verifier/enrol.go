@@ -175,6 +175,8 @@ func (v *Verifier) EnrolRequest(ctx context.Context, from string, r api.EnrolReq
 
 // EnrolStatus gives a node its certificate once the admin said yes. A certificate is no secret.
 func (v *Verifier) EnrolStatus(ctx context.Context, r api.EnrolStatusRequest) (api.EnrolStatus, error) {
+	// First, for the wish goes behind the enrolment: the other way round, a yes in between would be missed in both.
+	_, waits := v.pending.get(r.Fingerprint, r.Node)
 	if e, err := v.enrolled(ctx, r.Node); err == nil {
 		cert, err := x509.ParseCertificate(e.Certificate)
 		if err != nil {
@@ -184,7 +186,7 @@ func (v *Verifier) EnrolStatus(ctx context.Context, r api.EnrolStatusRequest) (a
 			return api.EnrolStatus{State: api.EnrolEnrolled, Certificate: e.Certificate}, nil
 		}
 	}
-	if _, ok := v.pending.get(r.Fingerprint, r.Node); ok {
+	if waits {
 		return api.EnrolStatus{State: api.EnrolPending}, nil
 	}
 	return api.EnrolStatus{}, enclave.Refuse("E138", enclave.FaultRequest, "no such enrolment is pending: it expired, or enclaved was restarted")
