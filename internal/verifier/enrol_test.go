@@ -24,9 +24,9 @@ func TestANodeThatWaitsHearsOfTheYes(t *testing.T) {
 			go func() {
 				close(begun)
 				for {
-					s, err := w.v.EnrolStatus(t.Context(), api.EnrolStatusRequest{Node: "n1", Fingerprint: ticket.Fingerprint})
-					if err != nil || s.State == api.EnrolEnrolled {
-						answers <- err
+					s, bad := w.v.EnrolStatus(t.Context(), api.EnrolStatusRequest{Node: "n1", Fingerprint: ticket.Fingerprint})
+					if bad != nil || s.State == api.EnrolEnrolled {
+						answers <- bad
 						return
 					}
 				}
