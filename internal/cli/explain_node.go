@@ -95,7 +95,7 @@ func explainStorage() []Explanation {
 		{"E327", "After the view was made, more than the tenant's tree was in the job's mount namespace.", effectDrained, "Does something mount on the node meanwhile, or is the namespace shared (Shared=true)?"},
 		{"E328", "A view of data is seen in the node's own mount namespace, where isolation namespace wants none.", effectDrained, "enclave host close; if it comes again, find who mounts there."},
 		{"E329", "The mount namespace of a job is still kept after the job.", effectAfter, "umount what the reason names, then enclave host check; or reboot."},
-		{"E333", "A device of a fast network outside /dev/infiniband (Omni-Path, Slingshot) can be opened by users: an MPI library would take it, past tunnel and fence.", effectDrained, "Install etc/udev/99-slurm-enclave.rules as /etc/udev/rules.d/99-slurm-enclave.rules, then udevadm control --reload and udevadm trigger."},
+		{"E333", "A device of a fast network outside /dev/infiniband (Omni-Path, Slingshot) can be opened by users: an MPI library would take it, past tunnel and fence.", effectDrained, "Install udev/99-slurm-enclave.rules of the samples into /etc/udev/rules.d, then udevadm control --reload and udevadm trigger."},
 	}
 }
 

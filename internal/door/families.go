@@ -38,7 +38,7 @@ func fabricsRefusal(open []string) *enclave.Refusal {
 	if len(open) == 0 {
 		return nil
 	}
-	r := nodeError(codeFabric, "install etc/udev/99-slurm-enclave.rules, udevadm trigger, or chmod 0600 and chown root them",
+	r := nodeError(codeFabric, "install udev/99-slurm-enclave.rules of the samples and run udevadm trigger, or chmod 0600 and chown root them",
 		"a job could send past tunnel and fence through %s", strings.Join(open, ", "))
 	r.Check = "devices"
 	return r
