@@ -26,7 +26,7 @@ func familiesRefusal(open, allowed []string) *enclave.Refusal {
 		return nil
 	}
 	slices.Sort(over)
-	r := nodeError(codeFamilies, "install etc/modprobe.d/slurm-enclave.conf and reboot, or list them in network.families",
+	r := nodeError(codeFamilies, "install modprobe.d/slurm-enclave.conf of the samples and reboot, or list them in network.families",
 		"a job could open sockets that pass by the fence: %s", strings.Join(over, ", "))
 	r.Check = "families"
 	return r
