@@ -36,7 +36,7 @@ func TestFamilies(t *testing.T) {
 		assert.Equal(t, codeFamilies, r.Code)
 		assert.Equal(t, enclave.FaultNode, r.Fault)
 		assert.Contains(t, r.Reason, "smc, vsock")
-		assert.Contains(t, r.Fix, "etc/modprobe.d/slurm-enclave.conf")
+		assert.Contains(t, r.Fix, "modprobe.d/slurm-enclave.conf of the samples")
 		assert.NotContains(t, r.Reason, "rds")
 	})
 }
