@@ -38,10 +38,12 @@ func TestChild(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, unix.KeyctlSetperm(hidden, 0))
 	case "leave open":
+		possess(t)
 		key, err := unix.AddKey("user", "left", []byte("secret"), user)
 		require.NoError(t, err)
 		require.NoError(t, unix.KeyctlSetperm(key, 0x3f3f3f3f))
 	case "leave for others":
+		possess(t)
 		key, err := unix.AddKey("user", "left", []byte("a longer secret"), user)
 		require.NoError(t, err)
 		require.NoError(t, unix.KeyctlSetperm(key, 0x02))
@@ -65,6 +67,17 @@ func TestChild(t *testing.T) {
 		_, err := unix.KeyctlSearch(user, "user", "left", 0)
 		require.NoError(t, err)
 	}
+}
+
+// possess puts the user's keyring into a session of this thread's own: only who possesses a key may change what
+// others may do with it. The session that a test runs in can be root's, from a login or from a look at it.
+func possess(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
+	require.NoError(t, err)
+	_, err = unix.KeyctlInt(unix.KEYCTL_LINK, user, session, 0, 0)
+	require.NoError(t, err)
 }
 
 func child(t *testing.T, what string) error {
