@@ -53,12 +53,16 @@ func (p *plan) notrackIn() Chain {
 
 // daemons keeps inbound services out of conntrack, too, so that ssh lets an admin in whatever a user
 // does. Only those on ports that no user can have: what a user's own server answers must be known
-// for an answer.
+// for an answer. Nor those that the job's other nodes ask: the question may have come through the tunnel, and only
+// conntrack has the answer follow it.
 func (p *plan) daemons(key4, key6 Key, port func(Service) Match) []Rule {
 	var out []Rule
 	for i, s := range p.in.Inbound {
+		if s.Port >= firstOfUsers {
+			continue
+		}
+		out = append(out, p.each(CounterSlurmd, hosts(p.in.Slurmd.Addresses), key4, key6, rule(Accept, "", port(s)))...)
 		switch r := rule(Notrack, "", port(s)); {
-		case s.Port >= firstOfUsers:
 		case len(s.Addresses) == 0:
 			out = append(out, r)
 		default:
@@ -83,9 +87,11 @@ func (p *plan) notrackOut() Chain {
 
 // pre marks what comes out of the tunnel and drops what claims to belong to a flow of the
 // tunnel but comes from elsewhere: the underlay could inject plaintext otherwise, since the
-// addresses are the same and conntrack knows no interfaces.
+// addresses are the same and conntrack knows no interfaces. The packet's mark is for the site's reverse path
+// filters behind ours: firewalld's of IPv6 (on by default) looks up the way back by it, and without it finds the underlay.
 func (p *plan) pre() Chain {
 	return Chain{Name: "pre", Type: "filter", Hook: "prerouting", Priority: priorityMangle, Rules: []Rule{
+		{Match: []Match{iif(p.in.Device)}, Do: SetMark, Mark: p.in.Mark},
 		{Match: []Match{iif(p.in.Device), num(ConnDirection, original)}, Do: SetConnMark, Mark: p.in.Mark},
 		rule(Drop, CounterInjected, notIif(loopback), notIif(p.in.Device), num(ConnMark, p.in.Mark)),
 	}}
@@ -142,11 +148,21 @@ func (p *plan) user() Chain {
 	return Chain{Name: "user", Rules: rules}
 }
 
-// out judges what leaves. WireGuard's packets are first: those of the kernel's WireGuard carry
-// the user id of the socket whose data they hold.
+// wireGuard are the tunnel's own packets. A program with CAP_NET_RAW can give its packets this mark and this port,
+// and a user may run one, such as ping: where root's keeper sends them, its user id is wanted as well. Those of
+// the kernel's WireGuard carry the user id of the socket whose data they hold.
+func (p *plan) wireGuard() []Match {
+	m := []Match{num(PacketMark, p.in.FwMark), num(UDPSource, uint32(p.in.WireGuardPort))}
+	if p.in.Userspace {
+		m = append(m, Match{Key: UID, To: p.in.UIDMin - 1})
+	}
+	return m
+}
+
+// out judges what leaves. WireGuard's packets are first.
 func (p *plan) out() Chain {
 	rules := []Rule{
-		rule(Accept, CounterWireGuard, num(PacketMark, p.in.FwMark), num(UDPSource, uint32(p.in.WireGuardPort))),
+		rule(Accept, CounterWireGuard, p.wireGuard()...),
 	}
 	rules = append(rules, toGroups(loopback, p.in.Device)...)
 	for _, u := range users(p.in) {

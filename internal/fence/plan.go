@@ -53,6 +53,7 @@ type Input struct {
 	FwMark        uint32             // W: WireGuard's own packets
 	Mark          uint32             // M: flows that belong into the tunnel
 	WireGuardPort uint16
+	Userspace     bool   // WireGuard's packets are the keeper's, a program of root's, and not the kernel's
 	Slurmctld     Server // the controllers
 	Slurmd        Server // all nodes of the job
 	Enclaved      Server // the verifier

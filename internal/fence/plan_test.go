@@ -28,7 +28,7 @@ func golden(t *testing.T, file, got string) {
 
 func TestPlan(t *testing.T) {
 	deny := fencetest.Input()
-	deny.Interactive, deny.SubUIDs, deny.Services, deny.Inbound, deny.Groups = false, nil, nil, nil, nil
+	deny.Interactive, deny.Userspace, deny.SubUIDs, deny.Services, deny.Inbound, deny.Groups = false, true, nil, nil, nil, nil
 	deny.Slurmctld.Addresses, deny.Slurmd.Addresses = fencetest.Addresses("10.0.0.100"), fencetest.Addresses("10.0.0.1", "10.0.0.2")
 	for name, in := range map[string]fence.Input{"both-families": fencetest.Input(), "ipv4-batch": deny} {
 		t.Run(name, func(t *testing.T) {

@@ -153,6 +153,12 @@ func (n *Node) Start(cmd *exec.Cmd) error { return n.Do(cmd.Start) }
 // Join connects a node's eth0 to the bridge br0 of the switch and gives it the addresses.
 func (n *Node) Join(sw *Node, mtu int, addresses ...string) {
 	n.t.Helper()
+	n.JoinBy("eth0", sw, mtu, addresses...)
+}
+
+// JoinBy is Join by another card; each card takes a switch of its own.
+func (n *Node) JoinBy(card string, sw *Node, mtu int, addresses ...string) {
+	n.t.Helper()
 	port := "p-" + n.Name
 	sw.Must(func() error {
 		br, err := bridge(mtu)
@@ -161,7 +167,7 @@ func (n *Node) Join(sw *Node, mtu int, addresses ...string) {
 		}
 		veth := &netlink.Veth{
 			LinkAttrs: netlink.LinkAttrs{Name: port, MTU: mtu, MasterIndex: br.Attrs().Index},
-			PeerName:  "eth0", PeerNamespace: netlink.NsFd(int(n.ns.Fd())),
+			PeerName:  card, PeerNamespace: netlink.NsFd(int(n.ns.Fd())),
 		}
 		if err := netlink.LinkAdd(veth); err != nil {
 			return fmt.Errorf("add port %s: %w", port, err)
@@ -169,12 +175,12 @@ func (n *Node) Join(sw *Node, mtu int, addresses ...string) {
 		return netlink.LinkSetUp(veth)
 	})
 	n.Must(func() error {
-		eth, err := netlink.LinkByName("eth0")
+		eth, err := netlink.LinkByName(card)
 		if err != nil {
 			return err
 		}
 		// No duplicate detection: the addresses are there from the first moment.
-		if err := os.WriteFile("/proc/sys/net/ipv6/conf/eth0/accept_dad", []byte("0"), 0); err != nil {
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+card+"/accept_dad", []byte("0"), 0); err != nil {
 			return err
 		}
 		if err := netlink.LinkSetUp(eth); err != nil {

@@ -127,10 +127,17 @@ func TestRootAnswersInTheTunnel(t *testing.T) {
 	})
 }
 
-// next is the sequence number that comes next in a TCP flow, as seen inside the tunnel.
+// next is the sequence number that comes next in a TCP flow, as seen inside the tunnel. The last segment need not be
+// it: one that asks whether the other end is still there (RFC 1122, 4.2.3.6) has a number of before.
 func next(t *testing.T, w *wire, src, dst netip.Addr, sport, dport uint16) (seq, ack uint32) {
 	t.Helper()
-	found := false
+	found, answered := false, false
+	later := func(known bool, have, is uint32) uint32 {
+		if known && int32(is-have) < 0 {
+			return have
+		}
+		return is
+	}
 	for _, p := range w.packets(0) {
 		if p.proto != unix.IPPROTO_TCP || len(p.data) < 20 {
 			continue
@@ -142,9 +149,9 @@ func next(t *testing.T, w *wire, src, dst netip.Addr, sport, dport uint16) (seq,
 		}
 		switch {
 		case p.src == src && p.dst == dst && p.sport == sport && p.dport == dport:
-			seq, found = own+length, true
+			seq, found = later(found, seq, own+length), true
 		case p.src == dst && p.dst == src && p.sport == dport && p.dport == sport:
-			ack = own + length
+			ack, answered = later(answered, ack, own+length), true
 		}
 	}
 	require.True(t, found, "no segment of %s:%d > %s:%d", src, sport, dst, dport)

@@ -1,6 +1,7 @@
 package tunnel_test
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -31,9 +32,9 @@ func (x *inward) scans() []entry {
 	}
 	controller := netip.MustParseAddr("10.77.0.100")
 	return []entry{
-		{name: "a SYN to every port, IPv4; ssh, slurmd and an exporter are listed", send: knock(x.ay, x.a1, syn), got: x.answers(tcpAnswer), want: 3},
-		{name: "a SYN to every port, IPv6", send: knock(x.by, x.b1, syn), got: x.answers(tcpAnswer), want: 3},
-		{name: "a datagram to every port", send: func(text string) {
+		{name: fmt.Sprintf("a SYN to every port up to %d, IPv4; ssh, slurmd and an exporter are listed", lastPort()), send: knock(x.ay, x.a1, syn), got: x.answers(tcpAnswer), want: 3},
+		{name: fmt.Sprintf("a SYN to every port up to %d, IPv6", lastPort()), send: knock(x.by, x.b1, syn), got: x.answers(tcpAnswer), want: 3},
+		{name: fmt.Sprintf("a datagram to every port up to %d", lastPort()), send: func(text string) {
 			x.put(scan(func(p uint16) []byte { return ip(x.ay, x.a1, unix.IPPROTO_UDP, udp(40000, p, text)) })...)
 		}, got: said(x.listener)},
 		{name: "an ACK out of nowhere", send: one(x.ay, 40001, 7201, ack), got: x.answers(tcpAnswer)},
@@ -120,7 +121,7 @@ func (x *inward) control() []entry {
 			x.put(ip(x.ay, x.a1, unix.IPPROTO_IPIP, ip(x.a2, x.a1, unix.IPPROTO_UDP, udp(7000, 7100, s))))
 		}, got: x.answers(icmpAnswer)},
 		{
-			name: "SCTP", send: func(string) { x.put(ip(x.ay, x.a1, unix.IPPROTO_SCTP, make([]byte, 32))) },
+			name: "SCTP", send: func(string) { x.put(ip(x.ay, x.a1, unix.IPPROTO_SCTP, sctp(40000, 7201))) },
 			got: x.answers(func(p packet) bool { return icmpAnswer(p) || p.proto == unix.IPPROTO_SCTP }),
 		},
 		{name: "a protocol that there is not (253)", send: func(s string) { x.put(ip(x.ay, x.a1, 253, []byte(s))) }, got: x.answers(icmpAnswer)},

@@ -3,6 +3,7 @@ package tunnel_test
 import (
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"net"
 	"net/netip"
 	"strings"
@@ -141,6 +142,17 @@ func fragments(p []byte, behind int) [][]byte {
 func icmp(kind, code byte, rest uint32, about []byte) []byte {
 	b := binary.BigEndian.AppendUint32([]byte{kind, code, 0, 0}, rest)
 	return append(b, about[:min(len(about), 60)]...)
+}
+
+// sctp is an INIT, with the sum (CRC-32C, RFC 9260, appendix A) without which a kernel that speaks SCTP is silent.
+func sctp(sport, dport uint16) []byte {
+	b := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, sport), dport)
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)                       // no tag yet, the sum
+	b = append(b, 1, 0, 0, 20, 0, 0, 0, 1)                      // INIT, its length, its tag
+	b = append(b, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1)           // window, streams out and in, first number
+	sum := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) // of the packet with a sum of zero
+	binary.LittleEndian.PutUint32(b[8:], sum)
+	return b
 }
 
 // arp says that an address is at a machine, as an answer that nobody asked for.

@@ -127,10 +127,18 @@ func said(a *actor) func(string, time.Duration) int {
 	}
 }
 
+// lastPort of a scan: an emulated processor takes minutes for all.
+func lastPort() int {
+	if testing.Short() {
+		return 9999
+	}
+	return 65535
+}
+
 // scan is a packet to every port.
 func scan(one func(port uint16) []byte) [][]byte {
 	var out [][]byte
-	for port := range 65535 {
+	for port := range lastPort() {
 		out = append(out, one(uint16(port+1)))
 	}
 	return out

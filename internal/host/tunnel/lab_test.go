@@ -135,13 +135,13 @@ func (n *node) plan(t *testing.T, l *lab) {
 	require.NoError(t, err)
 	n.fence, err = fence.Plan(fence.Input{
 		Key: in.Key, UID: user, SubUIDs: in.SubUIDs, UIDMin: 1000, Device: device,
-		FwMark: mesh.FwMark(job), Mark: mesh.Mark(job), WireGuardPort: 51820,
+		FwMark: mesh.FwMark(job), Mark: mesh.Mark(job), WireGuardPort: 51820, Userspace: l.driver == mesh.DriverKeeper,
 		Slurmctld: fence.Server{Addresses: addresses(100), Port: 6817},
 		Slurmd:    fence.Server{Addresses: all, Port: 6818},
 		Enclaved:  fence.Server{Addresses: addresses(100), Port: 6830},
 		SrunPorts: fence.PortRange{First: 61001, Last: 61200},
 		Groups:    []netip.Addr{netip.MustParseAddr("239.2.11.71"), netip.MustParseAddr("239.2.11.72"), netip.MustParseAddr("ff05::1:3")},
-		Inbound:   []fence.Service{{Name: "ssh", Proto: "tcp", Port: 22}, {Name: "exporter", Proto: "tcp", Port: 9100}},
+		Inbound:   []fence.Service{{Name: "ssh", Proto: "tcp", Port: 22}, {Name: "exporter", Proto: "tcp", Port: 9100}, {Name: "snmp", Proto: "udp", Port: 161}},
 	})
 	require.NoError(t, err)
 }

@@ -137,7 +137,7 @@ func TestTheTunnelGoes(t *testing.T) {
 	t.Run("an answer of root's to a flow of the tunnel is dropped", func(t *testing.T) {
 		l := enclaveUp(t)
 		n1, n2 := l.nodes[0], l.nodes[1]
-		serve(t, n1.Node, 0, "tcp", "10.77.0.1:7001")
+		server := serve(t, n1.Node, 0, "tcp", "10.77.0.1:7001")
 		client := act(t, n2.Node, user, role{Proto: "tcp", Address: "10.77.0.1:7001", Payload: "open"})
 		client.must("got")
 		// What root's server has not yet been told of is sent again and again.
@@ -146,7 +146,8 @@ func TestTheTunnelGoes(t *testing.T) {
 		n2.Run("nft", "add rule inet hold in tcp sport 7001 drop")
 		l.wire.clear()
 		client.say("again " + secret)
-		time.Sleep(100 * time.Millisecond)
+		server.must("again")
+		time.Sleep(100 * time.Millisecond) // its answer
 		n1.cut(t)
 		require.Eventually(t, func() bool { return n1.counters(t).Escaped.Packets > 0 }, 10*time.Second, 50*time.Millisecond)
 		assert.Zero(t, l.wire.holds(secret))

@@ -24,12 +24,13 @@ import (
 // role is what a copy of the test program does in a node, as a user of its own.
 type role struct {
 	Serve   bool   // echo server; else a client that sends Payload and prints what comes back
-	Proto   string // tcp, udp, mptcp, sctp, ping, fill, sockets or crowd
+	Proto   string // tcp, udp, mptcp, sctp, ping, fill, sockets, crowd, rawudp, rawping or frame
 	Address string
 	Local   string // address to bind, or ""
 	Device  string // SO_BINDTODEVICE, or ""
 	Payload string
 	Times   int // how often the payload is sent, 0 is once
+	Mark    uint32
 }
 
 const roleEnv = "TUNNEL_TEST_ROLE"
@@ -60,6 +61,10 @@ func (r role) play() error {
 		return r.crowd()
 	case "sockets":
 		return r.sockets()
+	case "rawudp", "rawping":
+		return r.marked()
+	case "frame":
+		return r.frame()
 	}
 	if r.Proto == "ping" || r.Proto == "sctp" {
 		return r.raw()
@@ -70,6 +75,9 @@ func (r role) play() error {
 			_ = c.Control(func(fd uintptr) {
 				err = unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, r.Device)
 			})
+		}
+		if r.Mark != 0 {
+			_ = c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(r.Mark)) })
 		}
 		return err
 	}
@@ -150,6 +158,8 @@ func (r role) client(control func(string, string, syscall.RawConn) error) error 
 		return err
 	}
 	fmt.Println("local", c.LocalAddr())
+	ended := make(chan error, 1)
+	go func() { ended <- hear(c) }() // at once: a server that is not heard hears no more itself
 	if _, err := io.WriteString(c, strings.Repeat(r.Payload, max(1, r.Times))); err != nil {
 		return err
 	}
@@ -158,6 +168,10 @@ func (r role) client(control func(string, string, syscall.RawConn) error) error 
 			_, _ = io.WriteString(c, s.Text())
 		}
 	}()
+	return <-ended
+}
+
+func hear(c net.Conn) error {
 	b := make([]byte, 1<<20)
 	for {
 		n, err := c.Read(b)
@@ -207,8 +221,8 @@ type actor struct {
 	ended sync.Once
 }
 
-// act starts a role in a node as a user id.
-func act(t *testing.T, n *nettest.Node, uid uint32, r role) *actor {
+// act starts a role in a node as a user id, with these capabilities.
+func act(t *testing.T, n *nettest.Node, uid uint32, r role, caps ...uintptr) *actor {
 	t.Helper()
 	spec, err := json.Marshal(r)
 	if err != nil {
@@ -217,7 +231,7 @@ func act(t *testing.T, n *nettest.Node, uid uint32, r role) *actor {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{roleEnv + "=" + string(spec)}
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}, AmbientCaps: caps}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -275,7 +289,7 @@ func (a *actor) says(what string, atMost time.Duration) bool {
 	}
 }
 
-// must ends the test where the line does not come: a megabyte takes an emulated processor that others use, too, 11 seconds.
+// must ends the test where the line does not come.
 func (a *actor) must(what string) string {
 	a.t.Helper()
 	if !a.says(what, 40*time.Second) {

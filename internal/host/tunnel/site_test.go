@@ -18,41 +18,29 @@ import (
 // packets is on the wire.
 func TestSites(t *testing.T) {
 	t.Parallel() // most of it waits
-	const firewalld = `nft -f - <<'X'
-table inet firewalld {
-	chain filter_INPUT {
-		type filter hook input priority 10; policy accept;
-		ct state established,related,untracked accept
-		iifname lo accept
-		tcp dport { 22, 6818 } accept
-		udp dport 51820 accept
-		ip protocol icmp accept
-		meta l4proto ipv6-icmp accept
-		iifname "enc*" accept
-		ct state invalid drop
-		reject with icmpx admin-prohibited
-	}
-	chain nat_POSTROUTING {
-		type nat hook postrouting priority 110; policy accept;
-		oifname "eth0" ip daddr 10.55.0.0/16 masquerade
-	}
-}
-X`
 	for _, tc := range []struct {
 		name, site string
+		iptables   string // site is iptables' of this kind
 		mtu        int
+		// control makes a peer refuse what comes out of the tunnel, with the site's own means: the
+		// packets do pass its rules.
+		control string
 	}{
 		{name: "reverse path filter off", site: "for c in all default eth0; do echo 0 >/proc/sys/net/ipv4/conf/$c/rp_filter; done"},
 		{name: "reverse path filter strict", site: "for c in all default eth0; do echo 1 >/proc/sys/net/ipv4/conf/$c/rp_filter; done"},
 		{name: "reverse path filter loose", site: "for c in all default eth0; do echo 2 >/proc/sys/net/ipv4/conf/$c/rp_filter; done"},
-		{name: "a stateful firewall of the site's", site: firewalld},
-		{name: "iptables' tables with connection marks of the site's", site: `nft 'add table ip mangle; add chain ip mangle OUTPUT { type route hook output priority -150; }; add rule ip mangle OUTPUT meta l4proto tcp ct mark set ct mark or 0x1'`},
+		{name: "firewalld's zone public", site: firewalld(t), control: "nft flush chain inet firewalld filter_INPUT_ZONES; nft add rule inet firewalld filter_INPUT_ZONES goto filter_IN_public"},
+		{name: "iptables of nftables", iptables: "nft", control: "iptables-nft -D INPUT -i enc+ -j ACCEPT; ip6tables-nft -D INPUT -i enc+ -j ACCEPT"},
+		{name: "iptables of old", iptables: "legacy", control: "iptables-legacy -D INPUT -i enc+ -j ACCEPT; ip6tables-legacy -D INPUT -i enc+ -j ACCEPT"},
 		{name: "rules of the site's behind and beside the job's", site: "ip rule add pref 100 fwmark 0x77 lookup 77; ip rule add pref 20000 from 10.77.0.0/24 lookup 88; ip route add 10.77.0.0/24 dev eth0 table 88"},
 		{name: "a default route, and forwarding", site: "ip route add default via 10.77.0.100; echo 1 >/proc/sys/net/ipv4/ip_forward"},
 		{name: "jumbo frames", mtu: 9000, site: "true"},
 		{name: "the smallest MTU of IPv6", mtu: 1280, site: "true"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			if tc.iptables != "" {
+				tc.site = iptables(t, tc.iptables)
+			}
 			l := build(t)
 			for i, n := range l.nodes {
 				n.Run("sh", "-ec", tc.site)
@@ -79,6 +67,13 @@ X`
 				assert.Zero(t, c.Unlisted())
 				assert.Zero(t, c.Outside.Packets)
 				assert.Zero(t, c.Rejected.Packets)
+			}
+			if tc.control == "" {
+				return
+			}
+			n2.Run("sh", "-ec", tc.control)
+			for _, a := range []string{"10.77.0.2:7000", "[fd77::2]:7000"} {
+				assert.False(t, act(t, n1.Node, user, role{Proto: "tcp", Address: a, Payload: "x"}).says("got", 4*time.Second), "%s passed", a)
 			}
 		})
 	}
