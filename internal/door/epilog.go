@@ -143,11 +143,11 @@ func (n *node) close(ctx context.Context) int {
 	}
 	if !report.Closed {
 		report.Refusal = leftoverRefusal(n.name, differs, errs)
-		n.log.WithFields(phaseFields(n.phases)).Error("not closed: " + report.Refusal.Reason)
-	} else {
-		n.log.WithFields(phaseFields(n.phases)).Info("closed")
 	}
-	n.finish(report)
+	n.logEnd(report)
+	if err := n.finish(report, RunDir); err != nil {
+		n.log.WithError(err).Warn("journal not closed")
+	}
 	n.report(ctx, report, r)
 	if !report.Closed {
 		return exitBroken
@@ -188,23 +188,30 @@ func (n *node) recall(h journal.Header) {
 	}
 }
 
-// finish ends the journal with what was read back.
-func (n *node) finish(t api.TeardownRequest) {
-	if n.journal == nil {
+// logEnd says in the log, which stays, how the node was left: as it was read back from the kernel, or why not.
+func (n *node) logEnd(t api.TeardownRequest) {
+	log := n.log.WithFields(phaseFields(t.PhasesMS))
+	if !t.Closed {
+		log.Error("not closed: " + t.Refusal.Reason)
 		return
 	}
-	var err error
-	if t.Closed {
-		err = errors.Join(n.journal.Close(readBack(t)), journal.Remove(RunDir, n.job.JobKey))
-	} else {
-		err = n.journal.Leave()
-	}
-	if err != nil {
-		n.log.WithError(err).Warn("journal not closed")
+	log.WithField("read_back", readBack(t)).Info("closed")
+}
+
+// finish ends the journal in base with what was read back, and only then removes it: whoever finds a journal
+// without this line knows that nobody has read the node back.
+func (n *node) finish(t api.TeardownRequest, base string) error {
+	switch {
+	case n.journal == nil:
+		return nil
+	case t.Closed:
+		return errors.Join(n.journal.Close(readBack(t)), journal.Remove(base, n.job.JobKey))
+	default:
+		return n.journal.Leave()
 	}
 }
 
-// readBack is the journal's last line: what the kernel was asked for and has no more.
+// readBack is the journal's last line, and a part of the log's: what the kernel was asked for and has no more.
 func readBack(t api.TeardownRequest) string {
 	var names []string
 	for _, c := range t.Checks {

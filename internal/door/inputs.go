@@ -23,14 +23,14 @@ func (n *node) fenceInput() (fence.Input, error) {
 	return fence.Input{
 		Key: n.job.JobKey, UID: n.job.UID, SubUIDs: n.subuids, UIDMin: uidMin,
 		Device: mesh.Name(n.job.Job), FwMark: mesh.FwMark(n.job.Job), Mark: mesh.Mark(n.job.Job),
-		WireGuardPort: n.own.Endpoint.Port(),
-		Slurmctld:     fence.Server{Addresses: c.Slurm.Slurmctld.Addresses, Port: c.Slurm.Slurmctld.Port},
-		Slurmd:        fence.Server{Addresses: n.addresses(), Port: c.Slurm.SlurmdPort},
-		Enclaved:      verifier,
-		SubmitHost:    submitHost,
-		SrunPorts:     srunPorts(c),
-		Interactive:   c.Network.Interactive == "allow" && len(submitHost) > 0,
-		Services:      fenceServices(c.Network.Services), Inbound: fenceServices(c.Network.Inbound),
+		WireGuardPort: n.own.Endpoint.Port(), Userspace: n.device.Link.Driver == mesh.DriverKeeper,
+		Slurmctld:   fence.Server{Addresses: c.Slurm.Slurmctld.Addresses, Port: c.Slurm.Slurmctld.Port},
+		Slurmd:      fence.Server{Addresses: n.addresses(), Port: c.Slurm.SlurmdPort},
+		Enclaved:    verifier,
+		SubmitHost:  submitHost,
+		SrunPorts:   srunPorts(c),
+		Interactive: c.Network.Interactive == "allow" && len(submitHost) > 0,
+		Services:    fenceServices(c.Network.Services), Inbound: fenceServices(c.Network.Inbound),
 		Groups: c.Network.Groups,
 	}, nil
 }

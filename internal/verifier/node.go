@@ -218,6 +218,9 @@ func (v *Verifier) TeardownReport(ctx context.Context, node string, r api.Teardo
 		word := clean(node, *r.Refusal)
 		r.Refusal = &word
 	}
+	if slices.ContainsFunc(r.Checks, func(c enclave.Check) bool { return c.Result != enclave.CheckPass }) {
+		r.Closed = false // whatever the node calls it
+	}
 	if err := v.tornDown(ctx, node, r); err != nil {
 		v.later.keep(r.Job, "the last word of "+node, func(ctx context.Context) error { return v.tornDown(ctx, node, r) })
 		return ledgerRefusal(err)

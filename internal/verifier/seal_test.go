@@ -13,6 +13,7 @@ import (
 
 	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
 	"github.com/slurm-enclave/slurm-enclave/internal/receipt"
+	"github.com/slurm-enclave/slurm-enclave/internal/receipt/receipttest"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/verifiertest"
@@ -23,6 +24,7 @@ func (w *world) down(k enclave.JobKey, nodes ...string) {
 	for _, n := range nodes {
 		require.NoError(w.t, w.v.TeardownReport(w.t.Context(), n, api.TeardownRequest{
 			NodeRequest: api.NodeRequest{Job: k, Node: n, Epoch: 1}, Closed: true, Network: api.Network{TunnelBytes: 9},
+			Checks: receipttest.ReadBack(), PhasesMS: map[string]int64{"teardown": 75},
 		}))
 	}
 }
@@ -98,6 +100,11 @@ func TestReceipts(t *testing.T) {
 		assert.Equal(t, verifiertest.ChipOf("n2"), p.Nodes[1].Enrolled.Chip)
 		assert.Len(t, p.Nodes[1].Evidence, 1)
 		assert.Equal(t, uint64(9), p.Nodes[1].Teardown.Network.TunnelBytes)
+		for _, n := range p.Nodes {
+			assert.True(t, n.Teardown.Closed, n.Name)
+			assert.Equal(t, receipttest.ReadBack(), n.Teardown.Checks, "%s: what was read back from its kernel", n.Name)
+			assert.Equal(t, int64(75), n.Teardown.TookMS, n.Name)
+		}
 		require.Len(t, p.Rosters, 1)
 		assert.Len(t, p.Rosters[0].Peers, 2)
 		assert.Contains(t, p.Policy.Text, "version: 0")
@@ -107,6 +114,28 @@ func TestReceipts(t *testing.T) {
 		assert.Equal(t, uint64(1), r.Sequence)
 		again := w.receipt(k)
 		assert.Equal(t, o.Digest, again.Digest, "sealing again changes nothing")
+	})
+	bubble(t, "a node of which something is left is not shown as closed, whatever it calls that", func(t *testing.T, w *world) {
+		for i, result := range []enclave.CheckResult{enclave.CheckPass, enclave.CheckFail, enclave.CheckUnknown} {
+			k := w.register(job(7+uint32(i), "n1", "n2"))
+			w.all(k, "n1", "n2")
+			w.down(k, "n1")
+			word := api.TeardownRequest{
+				NodeRequest: api.NodeRequest{Job: k, Node: "n2", Epoch: 1}, Closed: true, Checks: receipttest.ReadBack(), PhasesMS: map[string]int64{"teardown": 75},
+			}
+			word.Checks[5].Result = result
+			require.NoError(t, w.v.TeardownReport(t.Context(), "n2", word))
+			w.settled(k)
+			o := w.receipt(k)
+			require.NotNil(t, o)
+			whole := result == enclave.CheckPass // the control
+			assert.True(t, o.Statement.Predicate.Nodes[0].Teardown.Closed)
+			assert.Equal(t, whole, o.Statement.Predicate.Nodes[1].Teardown.Closed, result)
+			r, err := w.v.Report(t.Context(), viewer, k.Job, nil)
+			require.NoError(t, err)
+			require.NotNil(t, r.Nodes[1].Closed)
+			assert.Equal(t, whole, *r.Nodes[1].Closed, result)
+		}
 	})
 	bubble(t, "a node that never tells is waited for, and then the receipt says so", func(t *testing.T, w *world) {
 		k := w.register(job(7, "n1", "n2"))

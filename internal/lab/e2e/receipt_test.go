@@ -14,6 +14,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	_ "modernc.org/sqlite" // the ledger's driver
+
+	"github.com/slurm-enclave/slurm-enclave/internal/enclave"
+	"github.com/slurm-enclave/slurm-enclave/internal/receipt"
 )
 
 // exported is a receipt as its job's owner gets it, in the file that is named.
@@ -51,6 +54,23 @@ func TestP6AReceiptIsCheckedWithoutNetworkAndConfiguration(t *testing.T) {
 	}
 	assert.NotContains(t, good.out, "[AMD hardware]")
 	assert.NotContains(t, good.out, "no report", "all nodes have told")
+	t.Run("each node's last word is what it read back from its kernel", func(t *testing.T) {
+		o, err := receipt.Open([]byte(must(t, "login", "alice", "cat", path)))
+		require.NoError(t, err)
+		require.Len(t, o.Statement.Predicate.Nodes, 3)
+		for _, n := range o.Statement.Predicate.Nodes {
+			results := map[string]enclave.CheckResult{}
+			for _, c := range n.Teardown.Checks {
+				results[c.Name] = c.Result
+			}
+			for _, kind := range []string{"boot", "links", "rules", "routes", "tables", "sockets", "mounts", "processes", "files", "ipc"} {
+				assert.Equal(t, enclave.CheckPass, results["closed."+kind], "%s: %s", n.Name, kind)
+			}
+			assert.True(t, n.Teardown.Closed, n.Name)
+			assert.Positive(t, n.Teardown.TookMS, n.Name)
+			assert.Contains(t, must(t, n.Name, "root", "sh", "-c", "grep msg=closed /var/log/slurm-enclave.log | grep job="+id), "as recorded: boot links rules routes tables sockets")
+		}
+	})
 	t.Run("without leave a simulated one is status 3", func(t *testing.T) {
 		assert.Equal(t, 3, verify(t, path).status)
 	})

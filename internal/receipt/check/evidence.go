@@ -52,14 +52,32 @@ func (c *checking) teardown(l Line, t receipt.Teardown) {
 	case !t.Reported:
 		l.Vouches = c.signed
 		c.says(l, "no report")
-	case t.Closed:
-		c.says(l, "closed again; in the tunnels %d bytes, outside %d bytes, packets rejected %d, dropped %d",
-			t.Network.TunnelBytes, t.Network.OutsideBytes, t.Network.Rejected, t.Network.Dropped)
 	case t.Refusal != nil:
 		c.says(l, "NOT closed: %s", t.Refusal.Error())
+	case t.Closed:
+		were, err := readBack(t.Checks)
+		if err != nil { // the word alone is not believed
+			c.says(l, "NOT closed: %s", err)
+			return
+		}
+		c.says(l, "closed again in %d ms, read back: %s; in the tunnels %d bytes, outside %d bytes, packets rejected %d, dropped %d",
+			t.TookMS, were, t.Network.TunnelBytes, t.Network.OutsideBytes, t.Network.Rejected, t.Network.Dropped)
 	default:
 		c.says(l, "NOT closed")
 	}
+}
+
+// readBack lists the kinds of things that a node has read back from its kernel, and found as they were before the job.
+func readBack(checks []enclave.Check) (string, error) {
+	var kinds []string
+	for _, k := range checks {
+		name := strings.TrimPrefix(k.Name, "closed.")
+		if k.Result != enclave.CheckPass {
+			return "", fmt.Errorf("%s: %s %s", name, k.Result, k.Reason)
+		}
+		kinds = append(kinds, name)
+	}
+	return strings.Join(kinds, " "), must(len(kinds) > 0, "nothing was read back")
 }
 
 // evidence judges one report again and holds the outcome against what the verifier wrote down.

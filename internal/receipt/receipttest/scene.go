@@ -128,6 +128,15 @@ func (s *Scene) AddRoster(peers []enclave.Peer, gone string) error {
 	return nil
 }
 
+// ReadBack is what a node says that its kernel has no more.
+func ReadBack() []enclave.Check {
+	var all []enclave.Check
+	for _, kind := range []string{"boot", "links", "rules", "routes", "tables", "sockets", "mounts", "processes", "files", "ipc"} {
+		all = append(all, enclave.Check{Name: "closed." + kind, Result: enclave.CheckPass})
+	}
+	return all
+}
+
 func (s *Scene) node(name string) (receipt.Node, error) {
 	chip, err := s.Amd.NewChip(attesttest.ChipID(name), attesttest.CurrentTCB(), attesttest.Validity{})
 	if err != nil {
@@ -139,7 +148,7 @@ func (s *Scene) node(name string) (receipt.Node, error) {
 		Ready: &receipt.Ready{Peers: 1, Storage: receipt.Storage{
 			Backend: "bind", Subtree: "proj/oncology", Public: "/lustre", Assurance: "L1", Transport: "fabric-trusted",
 		}},
-		Teardown: receipt.Teardown{Reported: true, Closed: true, Checks: []enclave.Check{}, Network: receipt.Network{TunnelBytes: 4096}},
+		Teardown: receipt.Teardown{Reported: true, Closed: true, Checks: ReadBack(), TookMS: 75, Network: receipt.Network{TunnelBytes: 4096}},
 	}
 	c := claim.Claim{HPKE: make([]byte, claim.HPKESize)}
 	for _, b := range [][]byte{c.WireGuard[:], c.Ed25519[:], c.HPKE} {
