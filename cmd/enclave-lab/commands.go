@@ -15,7 +15,7 @@ func command(status *int) *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error { return lab.CheckName() },
 	}
-	root.AddCommand(upCommand(), suiteCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), harmCommand(), soakCommand(), scaleCommand(), enclavedCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
+	root.AddCommand(upCommand(), suiteCommand(), downCommand(), statusCommand(), execCommand(), submitCommand(status), benchCommand(), harmCommand(), soakCommand(), scaleCommand(), enclavedCommand(), deviceCommand(), controlCommand("stop", true, false), controlCommand("start", false, true), controlCommand("restart", true, true), superviseCommand(), agentCommand())
 	return root
 }
 

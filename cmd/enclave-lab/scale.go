@@ -34,6 +34,7 @@ func scaleCommand() *cobra.Command {
 	f.BoolVar(&o.Lost, "lost", false, "the last node takes a nonce and is never heard of again")
 	f.BoolVar(&o.Twice, "twice", false, "the first node posts its evidence twice, and then another")
 	f.BoolVar(&o.Cold, "cold", false, "enclaved has never seen the chips' certificates")
+	f.IntVar(&o.Devices, "devices", 3, "nodes that make a WireGuard device of the roster; needs root, 0 is none")
 	f.StringVar(&o.Profile, "profile", "", "directory for the profiles of enclaved: cpu.pprof, heap.pprof, memory.txt")
 	return c
 }
@@ -47,5 +48,12 @@ func enclavedCommand() *cobra.Command {
 		log := logrus.New()
 		log.SetOutput(c.ErrOrStderr())
 		return scale.Serve(c.Context(), args[0], profiles, os.Stdin, log)
+	}}
+}
+
+// deviceCommand is the network of one node with a device, which scale starts.
+func deviceCommand() *cobra.Command {
+	return &cobra.Command{Use: scale.DeviceCommand, Hidden: true, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		return scale.Device(c.Context(), os.NewFile(3, "orders"), os.NewFile(4, "words"))
 	}}
 }

@@ -42,6 +42,7 @@ type node struct {
 	announcement api.Announcement
 	answer       roster.Answer
 	leaves       []enclave.Peer
+	device       *device // nil: it has none
 	posted, gone time.Time
 }
 
@@ -125,9 +126,9 @@ func (n *node) bringUp(ctx context.Context, all bool, wrote func()) error {
 	if err != nil {
 		return err
 	}
-	seed.Wipe()
+	defer seed.Wipe()
 	part := api.NodeRequest{Job: job, Node: n.Name, Epoch: header.Epoch}
-	if all {
+	if all || n.device != nil {
 		if n.leaves, err = n.client.Leaves(ctx, part); err != nil {
 			return err
 		}
@@ -136,9 +137,16 @@ func (n *node) bringUp(ctx context.Context, all bool, wrote func()) error {
 		}
 	}
 	n.answer = answer
-	_, err = n.client.Ready(ctx, api.ReadyRequest{
+	ready := api.ReadyRequest{
 		NodeRequest: part, PhasesMS: map[string]int64{"mesh": 1, "fence": 1, "subtree": 1}, Network: api.Network{Peers: header.Size - 1},
-	})
+	}
+	if n.device != nil {
+		if err = n.device.up(order{Own: answer.Leaf, Epoch: header.Epoch, Job: job, Seed: seed.Bytes()}, n.leaves); err != nil {
+			return err
+		}
+		ready.PhasesMS["mesh"], ready.Network.Peers = int64(n.device.upMS), n.device.peers
+	}
+	_, err = n.client.Ready(ctx, ready)
 	n.gone = time.Now()
 	return err
 }

@@ -42,8 +42,11 @@ func (s *site) start(ctx context.Context) (*process, error) {
 	argv := append(append([]string{}, s.Server...), s.dir)
 	if s.Profile != "" {
 		profiles, bad := filepath.Abs(s.Profile)
+		if bad == nil {
+			bad = os.MkdirAll(profiles, 0o755)
+		}
 		if bad != nil {
-			return nil, bad
+			return nil, fmt.Errorf("make directory for profiles: %w", bad)
 		}
 		argv = append(argv, profiles)
 	}

@@ -56,10 +56,13 @@ func (r *run) report(bare time.Duration) error {
 	if err != nil {
 		return err
 	}
-	first, slowest, lastGo := r.nodes[0].posted, r.nodes[0], time.Time{}
+	first, last, slowest, lastGo := r.nodes[0].posted, r.nodes[0].posted, r.nodes[0], time.Time{}
 	for _, n := range r.nodes {
 		if n.posted.Before(first) {
 			first = n.posted
+		}
+		if n.posted.After(last) {
+			last = n.posted
 		}
 		if n.gone.After(lastGo) {
 			lastGo = n.gone
@@ -70,6 +73,7 @@ func (r *run) report(bare time.Duration) error {
 	}
 	count := float64(len(r.nodes))
 	whole := r.ended.cpu - r.begun.cpu
+	say(r.out, "evidence from %.0f to %.0f ms after the nodes were let go", milliseconds(first.Sub(r.released)), milliseconds(last.Sub(r.released)))
 	say(r.out, "first evidence to last GO %.0f ms; slowest node %s: %.0f ms from its evidence to its GO",
 		milliseconds(lastGo.Sub(first)), slowest.Name, milliseconds(slowest.gone.Sub(slowest.posted)))
 	say(r.out, "enclaved: %.2f s CPU for the whole job, %.3f ms per node; a bare P-384 verification takes %.3f ms", whole.Seconds(),

@@ -3,6 +3,7 @@ package scale
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -24,9 +25,10 @@ type run struct {
 	out      io.Writer
 
 	firstNonce time.Time
-	begun      usage // before the job is registered
-	last       usage // when the last evidence had left
-	ended      usage // when the last node had its answer
+	released   time.Time // when the nodes were let go
+	begun      usage     // before the job is registered
+	last       usage     // when the last evidence had left
+	ended      usage     // when the last node had its answer
 }
 
 // usage is what enclaved had used at a time.
@@ -37,7 +39,7 @@ type usage struct {
 
 func (r *run) key() enclave.JobKey { return enclave.JobKey{Cluster: cluster, Job: 7} }
 
-func (r *run) measure(ctx context.Context) error {
+func (r *run) measure(ctx context.Context) (err error) {
 	bare, err := bareVerification()
 	if err != nil {
 		return err
@@ -45,6 +47,10 @@ func (r *run) measure(ctx context.Context) error {
 	if err = r.connect(ctx); err != nil {
 		return err
 	}
+	if err = r.makeNetworks(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.leaveNetworks()) }()
 	if err = r.enclaved.settle(ctx); err != nil {
 		return err
 	}
@@ -74,6 +80,9 @@ func (r *run) measure(ctx context.Context) error {
 	}
 	if r.Lost {
 		return r.reportLost(refusals)
+	}
+	if err = r.takeDown(); err != nil {
+		return err
 	}
 	return r.report((bare + after) / 2)
 }
@@ -153,6 +162,7 @@ func (r *run) bringUp(ctx context.Context) ([]*enclave.Refusal, error) {
 	}
 	var all sync.WaitGroup
 	start := time.Now()
+	r.released = start
 	for i, n := range r.nodes[:r.posters()] {
 		wait := r.turn(i)
 		up := make(chan struct{})

@@ -5,8 +5,8 @@
 // client certificate and an address for each node, HTTP on connections that stay open, the
 // appraisal, the ledger on the disk, and each node's check of roster and inclusion. enclaved runs in
 // a process of its own, so that its time and memory are told from those of the nodes. There is no
-// Slurm, which says of every job that it runs, and there are no WireGuard devices: how long peers
-// take to install is measured in internal/host/tunnel.
+// Slurm, which says of every job that it runs. A few nodes have a WireGuard device with all the job's peers, each in
+// a network of its own; through these nothing is sent, for the other ends are not there.
 //
 // It is used by cmd/enclave-lab.
 package scale
@@ -31,6 +31,7 @@ type Options struct {
 	Lost      bool          // the last node takes a nonce and is never heard of again
 	Twice     bool          // the first node posts its evidence twice at once, and then another
 	Cold      bool          // enclaved has never seen the chips' certificates
+	Devices   int           // the first nodes that make a WireGuard device of the roster before they are ready; needs root
 	Profile   string        // directory for CPU and heap profiles of enclaved, "" for none
 	Server    []string      // command that runs Serve, without its arguments
 }
@@ -44,6 +45,10 @@ func (o Options) check() error {
 		return fmt.Errorf("measure scale: %d nodes, want 2 to %d", o.Nodes, maxNodes)
 	case o.Sample < 0 || o.Sample > 1:
 		return fmt.Errorf("measure scale: sample of %g, want 0 to 1", o.Sample)
+	case o.Devices < 0 || o.Devices > o.Nodes:
+		return fmt.Errorf("measure scale: %d devices for %d nodes", o.Devices, o.Nodes)
+	case o.Devices > 0 && os.Geteuid() != 0:
+		return fmt.Errorf("measure scale: %d nodes with a WireGuard device need root; --devices 0 makes none", o.Devices)
 	case o.Lost && (o.Straggler > 0 || o.Twice):
 		return errors.New("measure scale: a lost node and another fault in one run tell nothing")
 	}

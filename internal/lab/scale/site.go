@@ -2,6 +2,7 @@ package scale
 
 import (
 	"context"
+	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
@@ -205,6 +206,13 @@ func (s *site) newNode(i int, authority *pki.Authority) (*node, error) {
 		return nil, err
 	}
 	n := &node{Node: peer, chip: chip, table: chip.Table()}
+	if i < s.Devices {
+		tunnel, bad := ecdh.X25519().GenerateKey(rand.Reader)
+		if bad != nil {
+			return nil, bad
+		}
+		n.device, n.Keys.WireGuard = &device{private: tunnel.Bytes()}, enclave.PublicKey(tunnel.PublicKey().Bytes())
+	}
 	n.certificate = &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	n.client = client.New(client.Options{
 		Address: s.address, Pin: s.pin, Certificate: n.certificate, Dial: n.dialer(sourceAddress(i)), Patience: 10 * time.Second,
