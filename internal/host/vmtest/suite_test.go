@@ -26,6 +26,7 @@ type suite struct {
 	env  []string
 	run  string // -test.run, "" is all
 	skip string // -test.skip
+	few  bool   // -test.short
 	says string // a line that must be there
 }
 
@@ -79,6 +80,9 @@ func (s suite) inside(t *testing.T, m *vmtest.Machine) {
 	}
 	dir := "/src/internal/host/" + s.pkg
 	argv := []string{dir + "/" + s.pkg + ".test", "-test.v", "-test.run", run, "-test.skip", cmp.Or(s.skip, "^$")}
+	if s.few {
+		argv = append(argv, "-test.short")
+	}
 	p := m.Start(vmtest.Command{Argv: argv, Dir: dir, Env: s.env})
 	out, ok := p.Wait(8 * time.Minute)
 	assert.True(t, ok, "%s\n%s", out, m.Console())
@@ -96,7 +100,7 @@ func (s suite) inside(t *testing.T, m *vmtest.Machine) {
 }
 
 // muchWork are tests that send hundreds of thousands of packets, or bring nodes up dozens of times: on
-// an emulated processor they take longer than all others together. They have the tag vmlong.
+// an emulated processor they take longer than all others together. Parts of them run below, all with the tag vmlong.
 const muchWork = "^Test(Guard|Inward|Exhaustion|Sites|FirstContact)$"
 
 // TestP2SuitesOnKernelWireGuard runs the tests of mesh, fence, leaks and injection on the
@@ -114,6 +118,20 @@ func TestP2SuitesOnKernelWireGuard(t *testing.T) {
 		"links":  {pkg: "link"},
 		"tables": {pkg: "filter"},
 	} {
+		t.Run(name, func(t *testing.T) { s.inside(t, m) })
+	}
+}
+
+// TestP2PartsOfLongSuitesOnKernelWireGuard: what a neighbour tries, with fewer ports; what sites have of their
+// own; and the moment in which all speak to all.
+func TestP2PartsOfLongSuitesOnKernelWireGuard(t *testing.T) {
+	m := machines.big(t)
+	for name, s := range map[string]suite{
+		"a neighbour's attempts": {run: "^TestInward$", few: true},
+		"sites":                  {run: "^TestSites$/^(reverse_path_filter_(strict|loose)|firewalld|jumbo|the_smallest)"},
+		"first contact":          {run: "^TestFirstContact$"},
+	} {
+		s.pkg, s.says = "tunnel", "PASS"
 		t.Run(name, func(t *testing.T) { s.inside(t, m) })
 	}
 }

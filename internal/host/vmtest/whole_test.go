@@ -49,13 +49,11 @@ func TestP2KernelAndKeeperTalk(t *testing.T) {
 	})
 }
 
-// TestP4AThousandPeers come and go on the kernel's device; the other machines take no part.
-func TestP4AThousandPeers(t *testing.T) {
-	f := boot(t)
-	n1 := f.nodes[0]
-	o := n1.orders
-	o.Peers = o.Peers[:1]
-	for i := range 1000 {
+// crowd is the node's orders in a job of that many peers, which no machine is.
+func crowd(t *testing.T, o orders, peers int) orders {
+	t.Helper()
+	o.Peers = o.Peers[:1:1]
+	for i := range peers {
 		key, err := ecdh.X25519().GenerateKey(rand.Reader)
 		require.NoError(t, err)
 		a := netip.AddrFrom4([4]byte{10, 79, byte(i / 200), byte(1 + i%200)})
@@ -64,7 +62,14 @@ func TestP4AThousandPeers(t *testing.T) {
 			Key: enclave.PublicKey(key.PublicKey().Bytes()),
 		})
 	}
-	require.Contains(t, n1.do(t, "up", o), "up driver wireguard")
+	return o
+}
+
+// TestP4AThousandPeers come and go on the kernel's device; the other machines take no part.
+func TestP4AThousandPeers(t *testing.T) {
+	f := boot(t)
+	n1 := f.nodes[0]
+	require.Contains(t, n1.do(t, "up", crowd(t, n1.orders, 1000)), "up driver wireguard")
 	assert.Contains(t, n1.do(t, "tunnel", nil), "peers 1000 ")
 	n1.down(t)
 	assert.Equal(t, n1.before, n1.state(t))
