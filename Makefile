@@ -75,7 +75,7 @@ isolation: build
 nightly: build
 	scripts/nightly
 
-## leak     the attempts to get a job's data past the tunnel, one by one, with counts and controls
+## leak     attempts to get a job's data past the tunnel, and a neighbour's into it, with counts and controls
 leak: build
 	scripts/leak
 

@@ -25,7 +25,7 @@ func escapeMain(what string, args []string) int {
 	programs := map[string]func([]string) error{
 		"handle": printHandle, "open": openHandle, "trace": trace, "keys": keys, "queue": queue,
 		"steal": steal, "peek": peek, "bpf": loadBPF, "ringopen": ringOpen, "tree": openTree, "give": give, "take": take,
-		"count": count, "tun": makeTUN, "xdp": rawXDP,
+		"count": count, "tun": makeTUN, "xdp": rawXDP, "exhaust": exhaust, "sockets": holdPorts,
 	}
 	f, ok := programs[what]
 	if !ok {

@@ -24,7 +24,8 @@ import (
 
 // leakAgent in the environment makes the test program an actor within a job: "listen:PATH" does
 // what is asked at a socket there (sockets of that kind know no network namespaces), "act" does
-// one role from its standard input, "echo:PORTS" serves, "hold:PATH" makes sockets for others.
+// one role from its standard input, "echo:PORTS" serves, "hold:PATH" makes sockets for others, "setcap:PROGRAM"
+// gives a program CAP_NET_RAW: not every host has setcap.
 const leakAgent = "E2E_LEAK_AGENT"
 
 // leakRequest is a role, a server's port or a program to run.
@@ -67,6 +68,8 @@ func runLeakAgent(mode string) int {
 		err = toDisplay(argument)
 	case "hold":
 		err = holdSockets(argument)
+	case "setcap":
+		err = unix.Setxattr(argument, "security.capability", fileCapability(unix.CAP_NET_RAW), 0)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -2,7 +2,11 @@
 
 package e2e_test
 
-import "golang.org/x/sys/unix"
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
 
 // What an attempt of the job's user has to come to.
 const (
@@ -68,6 +72,20 @@ func subUser() []string {
 	return []string{"unshare", "--user", "--map-root-user", "--map-auto", "--", "setpriv", "--reuid=7", "--clear-groups"}
 }
 
+// ownMark stands for the mark of WireGuard's own packets, which has the job's id in it.
+const ownMark = -1
+
+// capable is a program with the file capability cap_net_raw, as many sites have ping.
+func capable() string { return leakProgram + "-capable" }
+
+// fileCapability is struct vfs_cap_data of include/uapi/linux/capability.h, version 2, permitted and effective.
+func fileCapability(number int) []byte {
+	b := make([]byte, 20)
+	binary.LittleEndian.PutUint32(b, 0x02000001)
+	binary.LittleEndian.PutUint32(b[4:], 1<<number)
+	return b
+}
+
 // toPeers are ways to the job's other node that must work and be hidden.
 func toPeers() []leakAttempt {
 	return []leakAttempt{
@@ -83,6 +101,8 @@ func toPeers() []leakAttempt {
 		at("TCP from a sub-uid in a user namespace", tunnelled, tcp("{peer}:7700").via(subUser()...)).atLogin(),
 		at("UDP from a sub-uid to a root-owned server", tunnelled, udp("{peer}:7710").via(subUser()...)).atLogin(),
 		at("UDP on a socket opened before the prolog ended", tunnelled, udp("{peer}:7700").held()),
+		at("TCP to a root-owned server on a connection from before the prolog ended", tunnelled, tcp("{peer}:7710").held()),
+		at("TCP on IPv6 to a root-owned server on a connection from before the prolog ended", tunnelled, tcp("{peer6}:7710").held()),
 		at("TCP on IPv6", tunnelled, tcp("{peer6}:7700")),
 		at("UDP on IPv6", tunnelled, udp("{peer6}:7700")),
 		at("UDP in fragments on IPv6", tunnelled, udp("{peer6}:7700").of(8000)),
@@ -113,7 +133,21 @@ func besideTheTunnel() []leakAttempt {
 		at("UDP to a peer's link-local address", refusal, udp("{peer-ll}:7700")),
 		at("TCP from slurmd's port to the user's server on slurmd's port, IPv6", refusal, tcp("{peer6}:6818").from("{here6}:6818")),
 		at("UDP to a peer from a linked network namespace", refusal, udp("{peer}:7700")).inBox(),
+		at("TCP to a peer by a sub-uid in a user namespace in a linked network namespace", refusal, tcp("{peer}:7700").via(subUser()...)).inBox(),
+		at("TCP on IPv6 to a peer by a sub-uid in a user namespace in a linked network namespace", refusal, tcp("{peer6}:7700").via(subUser()...)).inBox(),
+		at("UDP on IPv6 to a peer by a sub-uid in a user namespace in a linked network namespace", refusal, udp("{peer6}:7700").via(subUser()...)).inBox(),
 		at("UDP to a peer, SO_MARK of WireGuard's own", denied, udp("{peer}:7700").marked(0x51)).controlledByRoot(),
+		at("UDP to a peer, SO_MARK by a program with cap_net_raw, in a step", denied, udp("{peer}:7700").marked(ownMark).via(capable())).controlledByRoot(),
+		at("UDP to a peer, SO_MARK of WireGuard's own by a program with cap_net_raw, bound to the card", refusal,
+			udp("{peer}:7700").marked(ownMark).bound("eth0").via(capable())).atLogin(),
+		at("UDP to an unlisted host, SO_MARK of WireGuard's own by a program with cap_net_raw", refusal,
+			udp("{outsider}:7700").marked(ownMark).via(capable())).atLogin(),
+		at("ping to a peer, SO_MARK of WireGuard's own by a program with cap_net_raw, bound to the card", refusal,
+			proto("ping", "{peer}:0").marked(ownMark).bound("eth0").via(capable())).atLogin(),
+		at("ping to an unlisted host, SO_MARK of WireGuard's own by a program with cap_net_raw", refusal,
+			proto("ping", "{outsider}:0").marked(ownMark).via(capable())).atLogin(),
+		at("raw IP to a peer, SO_MARK of WireGuard's own by a program with cap_net_raw, bound to the card", refusal,
+			proto("raw", "{peer}:0").marked(ownMark).bound("eth0").via(capable())).atLogin(),
 		at("UDP from a sub-uid, in a step", denied, udp("{peer}:7700").via(subUser()...)),
 		at("raw IP to a peer", denied, proto("raw", "{peer}:0")).controlledByRoot(),
 		at("a frame of one's own (AF_PACKET) to a peer", denied, proto("frame", "{peer}:0")).controlledByRoot(),

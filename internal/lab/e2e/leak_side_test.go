@@ -94,12 +94,12 @@ func prepareLeaks(t *testing.T) {
 	for _, host := range []string{"n1", "c1"} {
 		must(t, host, "root", "sysctl", "-q", "net.ipv4.ping_group_range=0 2147483647") // as systemd sets it
 	}
-	must(t, "n1", "root", "install", "-m", "4755", leakProgram, leakProgram+"-setuid")
-	must(t, "c1", "root", "install", "-m", "4755", leakProgram, leakProgram+"-setuid")
-	t.Cleanup(func() {
-		on(t, "n1", "root", "rm", leakProgram+"-setuid")
-		on(t, "c1", "root", "rm", leakProgram+"-setuid")
-	})
+	for _, host := range []string{"n1", "c1"} {
+		must(t, host, "root", "install", "-m", "4755", leakProgram, leakProgram+"-setuid")
+		must(t, host, "root", "install", "-m", "755", leakProgram, capable())
+		must(t, host, "root", "env", leakAgent+"=setcap:"+capable(), leakProgram)
+		t.Cleanup(func() { on(t, host, "root", "rm", leakProgram+"-setuid", capable()) })
+	}
 	must(t, "login", "alice", "mkdir", "-p", leakFolder)
 	t.Cleanup(func() { on(t, "login", "root", "rm", "-rf", leakFolder) })
 	for to, from := range map[string]string{"payload": mpiProgram("payload"), "payload-mpich": filepath.Join(programs(), "payload-mpich")} {
@@ -127,24 +127,37 @@ func putHome(t *testing.T, name string, b []byte) {
 	require.NoError(t, os.WriteFile(path, b, 0o755))
 }
 
-// holders keep sockets that alice's user id opened while the node was closed. Its fence would not
-// have let the connection be made: it is opened for that moment.
+// holders keep sockets that alice's user id opened while the nodes were closed. Their fences would not
+// have let the connections be made: they are opened for that moment.
 func startHolders(t *testing.T) {
 	t.Helper()
-	must(t, "n1", "root", "nft", "insert", "rule", "inet", "enclave_closed", "out", "accept")
+	shut := []func(){openClosed(t, "n1", "out"), openClosed(t, "n2", "in")}
 	for node, peer := range map[string]string{"n1": "n2", "c1": "c2"} {
+		card := hostCards(t, peer)[0]
 		mode := strings.Join([]string{
-			"hold:" + leakHolder, "udp=" + address(t, peer) + ":7700", "udp=" + address(t, "login") + ":7700", "tcp=" + address(t, "login") + ":7700",
+			"hold:" + leakHolder, "udp=" + card[0] + ":7700", "tcp=" + card[0] + ":7710", "tcp=[" + card[1] + "]:7710",
+			"udp=" + address(t, "login") + ":7700", "tcp=" + address(t, "login") + ":7700",
 		}, ",")
 		background(t, node, "root", "env", leakAgent+"="+mode, leakProgram)
 		eventually(t, 10*time.Second, func() bool { return on(t, node, "root", "test", "-S", leakHolder).status == 0 },
 			func() string { return "no sockets are held on " + node })
 		t.Cleanup(func() { on(t, node, "root", "rm", "-f", leakHolder) })
 	}
-	listed := strings.Fields(must(t, "n1", "root", "nft", "-a", "list", "chain", "inet", "enclave_closed", "out"))
-	at := slices.Index(listed, "accept")
-	require.Equal(t, "handle", listed[at+2], "%v", listed)
-	must(t, "n1", "root", "nft", "delete", "rule", "inet", "enclave_closed", "out", "handle", listed[at+3])
+	for _, do := range shut {
+		do()
+	}
+}
+
+// openClosed lets everything through one chain of a node's closed fence until its result is called.
+func openClosed(t *testing.T, node, chain string) (shut func()) {
+	t.Helper()
+	must(t, node, "root", "nft", "insert", "rule", "inet", "enclave_closed", chain, "accept")
+	return func() {
+		listed := strings.Fields(must(t, node, "root", "nft", "-a", "list", "chain", "inet", "enclave_closed", chain))
+		at := slices.Index(listed, "accept")
+		require.Equal(t, "handle", listed[at+2], "%v", listed)
+		must(t, node, "root", "nft", "delete", "rule", "inet", "enclave_closed", chain, "handle", listed[at+3])
+	}
 }
 
 // makeBox is what a setuid container runtime does for its user: a network namespace with a link to
@@ -158,15 +171,20 @@ ip link set box0 up
 ip -n leakbox addr add 10.99.0.2/24 dev eth0
 ip -n leakbox link set eth0 up
 ip -n leakbox route add default via 10.99.0.1
+ip addr add fd99::1/64 dev box0 nodad
+ip -n leakbox addr add fd99::2/64 dev eth0 nodad
+ip -n leakbox route add default via fd99::1
 echo 1 >/proc/sys/net/ipv4/ip_forward
-nft add table ip leakbox
-nft add chain ip leakbox post '{ type nat hook postrouting priority 100; }'
-nft add rule ip leakbox post ip saddr 10.99.0.0/24 masquerade`)
+echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+nft add table inet leakbox
+nft add chain inet leakbox post '{ type nat hook postrouting priority 100; }'
+nft add rule inet leakbox post ip saddr 10.99.0.0/24 masquerade
+nft add rule inet leakbox post ip6 saddr fd99::/64 masquerade`)
 }
 
 func removeBox(t *testing.T, node string) {
 	t.Helper()
-	must(t, node, "root", "sh", "-ec", `nft delete table ip leakbox; echo 0 >/proc/sys/net/ipv4/ip_forward; ip link del box0; ip netns del leakbox`)
+	must(t, node, "root", "sh", "-ec", `nft delete table inet leakbox; echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding; ip link del box0; ip netns del leakbox`)
 }
 
 // stray adds or deletes addresses of a network that the inventory does not know, as a site may forget one.

@@ -3,8 +3,12 @@
 package e2e_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"text/tabwriter"
@@ -12,6 +16,63 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
+
+// refusals are the packets that the fence of a job has turned away from a node's way out, by counter.
+type refusals map[string]int
+
+// refusedBy reads them.
+func refusedBy(t *testing.T, node, id string) refusals {
+	t.Helper()
+	r := refusals{}
+	words := strings.Fields(must(t, node, "root", "nft", "list", "counters", "table", "inet", "enclave_"+id))
+	for i, w := range words {
+		if w == "counter" && slices.Contains([]string{"rejected", "escaped", "forwarded", "groups"}, words[i+1]) {
+			n, err := strconv.Atoi(words[i+4])
+			require.NoError(t, err, "%v", words[i:])
+			r[words[i+1]] = n
+		}
+	}
+	return r
+}
+
+// String is "3 rejected 1 groups".
+func (r refusals) String() string {
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(r)) {
+		words = append(words, fmt.Sprintf("%d %s", r[name], name))
+	}
+	return cmp.Or(strings.Join(words, " "), "0")
+}
+
+func (r refusals) sum() (sum int) {
+	for _, n := range r {
+		sum += n
+	}
+	return sum
+}
+
+func (r refusals) since(before refusals) refusals {
+	d := refusals{}
+	for name, n := range r {
+		if n > before[name] {
+			d[name] = n - before[name]
+		}
+	}
+	return d
+}
+
+// of is how many packets were refused that can be an attempt's: the kernel reports groups at any time, and only who
+// joins some is refused for it; what the node would pass on is of another network namespace.
+func (r refusals) of(a leakAttempt) int {
+	switch {
+	case a.boxed:
+		return r["forwarded"]
+	case strings.HasPrefix(a.role.Proto, "join"):
+		return r["groups"]
+	default:
+		return r["rejected"] + r["escaped"]
+	}
+}
 
 // leakTable is the list, attempt by attempt, with counts, and its control runs.
 type leakTable struct {
@@ -33,7 +94,7 @@ func (l *leakTable) add(a leakAttempt, out [2]leakOutcome) {
 	if c.Clear > 0 || a.encrypted && c.Outside > 0 {
 		l.shown++
 	}
-	l.rows = append(l.rows, fmt.Sprintf("%s\t%s\t%d\t%d\t%d\t%d\t%s", a.name, a.expect, e.Clear, e.Outside, e.Tunnel, e.refused, control))
+	l.rows = append(l.rows, fmt.Sprintf("%s\t%s\t%d\t%d\t%d\t%s\t%s", a.name, a.expect, e.Clear, e.Outside, e.Tunnel, e.refused, control))
 }
 
 func (l *leakTable) String() string {

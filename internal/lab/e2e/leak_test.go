@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 )
 
 // leakOutcome is what an attempt came to on one side.
@@ -22,7 +24,7 @@ type leakOutcome struct {
 	seen
 
 	answer  leakAnswer
-	refused int
+	refused refusals
 }
 
 // attempt makes one attempt on one side.
@@ -42,6 +44,11 @@ func (s *leakSide) attempt(t *testing.T, a leakAttempt, id string) leakAnswer {
 	}
 	r := a.role
 	r.Payload, r.To, r.From, r.Option = leakText(id), s.words.Replace(r.To), s.words.Replace(r.From), s.words.Replace(r.Option)
+	if r.Mark == ownMark {
+		job, err := strconv.ParseUint(s.id, 10, 32)
+		require.NoError(t, err)
+		r.Mark = int(mesh.FwMark(uint32(job)))
+	}
 	switch {
 	case a.boxed:
 		return leakAs(t, s.node, "root", r, "ip", "netns", "exec", "leakbox", "setpriv", "--reuid=2001", "--regid=2001", "--clear-groups")
@@ -70,33 +77,22 @@ func leakAs(t *testing.T, node, user string, r leakRole, words ...string) leakAn
 // both makes an attempt on both sides at once, other being the other enclave's job, and says what the switches saw of it.
 func both(t *testing.T, w *wire, sides [2]*leakSide, other string, a leakAttempt, number int) (out [2]leakOutcome) {
 	t.Helper()
-	refusedAll := func() int { return refusedBy(t, sides[0].node, sides[0].id) + refusedBy(t, "n3", other) }
-	refusedBefore := refusedAll()
+	node, id := sides[0].node, sides[0].id
+	if a.byOther {
+		node, id = "n3", other
+	}
+	refusedBefore := refusedBy(t, node, id)
 	var wg sync.WaitGroup
 	for i, s := range sides {
-		id := leakID(number, s.plain)
-		before := w.of(id, s.plain)
-		wg.Go(func() { out[i].answer = s.attempt(t, a, id) })
-		defer func() { out[i].seen = w.of(id, s.plain).since(before) }()
+		text := leakID(number, s.plain)
+		before := w.of(text, s.plain)
+		wg.Go(func() { out[i].answer = s.attempt(t, a, text) })
+		defer func() { out[i].seen = w.of(text, s.plain).since(before) }()
 	}
 	wg.Wait()
 	time.Sleep(100 * time.Millisecond) // what is on its way
-	out[0].refused = refusedAll() - refusedBefore
+	out[0].refused = refusedBy(t, node, id).since(refusedBefore)
 	return out
-}
-
-// refusedBy is how many packets the fence of a job has turned away from a node's way out.
-func refusedBy(t *testing.T, node, id string) (sum int) {
-	t.Helper()
-	words := strings.Fields(must(t, node, "root", "nft", "list", "counters", "table", "inet", "enclave_"+id))
-	for i, w := range words {
-		if w == "counter" && slices.Contains([]string{"rejected", "escaped", "forwarded", "groups"}, words[i+1]) {
-			n, err := strconv.Atoi(words[i+4])
-			require.NoError(t, err, "%v", words[i:])
-			sum += n
-		}
-	}
-	return sum
 }
 
 // possible says whether the attempt can be made here: its protocol is spoken, its program is there.
@@ -148,7 +144,7 @@ func TestP2LeaksAreTunnelledOrRefused(t *testing.T) {
 	}
 	stray(t, "del")
 	attempt(leakPrograms())
-	total := refusedBy(t, "n1", sides[0].id) + refusedBy(t, "n2", sides[0].id)
+	total := refusedBy(t, "n1", sides[0].id).sum() + refusedBy(t, "n2", sides[0].id).sum()
 	// The user's sockets that root's program holds would be a leftover of his, and are one.
 	on(t, "n1", "root", "pkill", "-KILL", "-u", "root", "-f", leakProgram)
 	must(t, "n0", "root", "scancel", sides[0].id, sides[1].id, other)
@@ -186,7 +182,7 @@ func judgeLeak(t *testing.T, a leakAttempt, out [2]leakOutcome) {
 		assert.Greater(t, enclaved.Tunnel, 1024, said)
 	case refusal:
 		assert.False(t, worked, said)
-		assert.Positive(t, enclaved.refused, "nothing was counted; %s", said)
+		assert.Positive(t, enclaved.refused.of(a), "nothing was counted that this attempt must raise; %s", said)
 	case denied:
 		assert.Contains(t, strings.ToLower(enclaved.answer.Err), unix.EPERM.Error(), said)
 	case nowhere:
