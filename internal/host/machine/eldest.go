@@ -21,28 +21,39 @@ func unshareMounts() error {
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
 		return os.NewSyscallError("sched_getaffinity", err)
 	}
-	lowest, where := ^uint64(0), 0
-	for cpu := range len(all) * 64 {
-		if !all.IsSet(cpu) {
-			continue
-		}
-		number, err := unshareOn(cpu)
-		if errors.Is(err, unix.ENOTTY) {
-			break // a kernel with one range
-		}
-		if err != nil {
-			return err
-		}
-		if number < lowest {
-			lowest, where = number, cpu
-		}
-	}
-	if lowest != ^uint64(0) {
-		if _, err := unshareOn(where); err != nil {
+	for eldest := false; !eldest; {
+		var err error
+		if eldest, err = unshareEldest(all); err != nil {
 			return err
 		}
 	}
 	return os.NewSyscallError("sched_setaffinity", unix.SchedSetaffinity(0, &all))
+}
+
+// unshareEldest gives the thread a copy of its mounts on each processor, at last on that with the lowest
+// numbers, and says whether that one is the eldest: in between the processor's range may have ended, and
+// the next one is above all others.
+func unshareEldest(processors unix.CPUSet) (bool, error) {
+	lowest, second, where := ^uint64(0), ^uint64(0), 0
+	for cpu := range len(processors) * 64 {
+		if !processors.IsSet(cpu) {
+			continue
+		}
+		number, err := unshareOn(cpu)
+		if errors.Is(err, unix.ENOTTY) {
+			return true, nil // a kernel with one range
+		}
+		if err != nil {
+			return false, err
+		}
+		if number < lowest {
+			lowest, second, where = number, lowest, cpu
+		} else {
+			second = min(second, number)
+		}
+	}
+	number, err := unshareOn(where)
+	return number < second, err
 }
 
 // unshareOn gives the thread a copy of its mounts, made on one processor, and says its number.
