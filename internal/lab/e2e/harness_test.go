@@ -78,7 +78,7 @@ func runAll(m *testing.M) int {
 		after = machineTrace()
 	}
 	if after != before {
-		fmt.Fprintf(os.Stderr, "e2e: the lab left traces.\nbefore:\n%s\nafter:\n%s\n", before, after)
+		fmt.Fprintf(os.Stderr, "e2e: the lab left traces.\ngone:\n%s\nnew:\n%s\n", linesOnlyIn(before, after), linesOnlyIn(after, before))
 		return 1
 	}
 	return code

@@ -51,6 +51,26 @@ func others(line string) bool {
 	return false
 }
 
+// linesOnlyIn are the lines of a trace that another has fewer times, below the command that printed them.
+func linesOnlyIn(one, other string) string {
+	left := map[string]int{}
+	for line := range strings.Lines(other) {
+		left[line]++
+	}
+	b, command := strings.Builder{}, ""
+	for line := range strings.Lines(one) {
+		if strings.HasPrefix(line, "$ ") {
+			command = line
+		}
+		if left[line]--; left[line] >= 0 {
+			continue
+		}
+		b.WriteString(command + line)
+		command = ""
+	}
+	return b.String()
+}
+
 // processTrace lists the processes that are ours by their names, but those below the supervisor
 // of another lab, and the ended ones that this machine's first process has to wait for.
 func processTrace() string {
