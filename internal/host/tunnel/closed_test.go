@@ -46,11 +46,11 @@ func TestClosed(t *testing.T) {
 	}
 	assert.False(t, person(), "people send nothing")
 	assert.Zero(t, l.wire.holds(secret))
-	assert.True(t, act(t, n1.Node, user, role{Proto: "tcp", Address: "127.0.0.1:7001", Payload: "x"}).says("got", 5*time.Second), "but to the node itself")
-	assert.True(t, act(t, n1.Node, 0, role{Proto: "udp", Address: "10.77.0.100:7000", Payload: "x"}).says("got", 5*time.Second), "daemons are free")
+	assert.True(t, act(t, n1.Node, user, role{Proto: "tcp", Address: "127.0.0.1:7001", Payload: "x"}).says("got", seconds()), "but to the node itself")
+	assert.True(t, act(t, n1.Node, 0, role{Proto: "udp", Address: "10.77.0.100:7000", Payload: "x"}).says("got", seconds()), "daemons are free")
 	serve(t, l.x, 0, "tcp", "10.77.0.100:61001")
 	stream := role{Proto: "tcp", Address: "10.77.0.100:61001", Payload: "x"}
-	assert.True(t, act(t, n1.Node, user, stream).says("got", 5*time.Second), "a refused job's streams are")
+	assert.True(t, act(t, n1.Node, user, stream).says("got", seconds()), "a refused job's streams are")
 	assert.True(t, reach("10.77.0.1:6818"), "a service is reached")
 	assert.False(t, reach("10.77.0.1:7001"), "nothing else is")
 	t.Run("control: without the fence", func(t *testing.T) {
@@ -114,6 +114,6 @@ func TestErrorsAboutADaemonsSilentFlow(t *testing.T) {
 	t.Run("control: without the fence", func(t *testing.T) {
 		n1.unclose(t)
 		x.put(forged)
-		assert.True(t, flow.says("error", 5*time.Second))
+		assert.True(t, flow.says("error", seconds()))
 	})
 }

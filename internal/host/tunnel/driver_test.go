@@ -60,7 +60,7 @@ func TestDriver(t *testing.T) {
 		_, err := unix.Wait4(n1.pid, &status, 0, nil)
 		require.NoError(t, err)
 		if !kernel { // the kernel takes it away with the process's last descriptor
-			require.Eventually(t, func() bool { return !n1.hasDevice() }, 5*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return !n1.hasDevice() }, seconds(), 10*time.Millisecond)
 		}
 		assert.Equal(t, kernel, n1.hasDevice())
 		l.wire.clear()

@@ -119,7 +119,7 @@ func TestErrorsOfSilentFlows(t *testing.T) {
 	for _, e := range list {
 		t.Run("control: without the fence, "+e.name, func(t *testing.T) {
 			x.put(e.packet)
-			assert.True(t, x.believed(e, 5*time.Second))
+			assert.True(t, x.believed(e, seconds()))
 		})
 	}
 }
@@ -131,5 +131,5 @@ func (x *inward) learns(t *testing.T, mtu uint32, about []byte, route ...string)
 	require.Eventually(t, func() bool {
 		out := x.n1.Run(append([]string{"ip", "route", "get", x.a2.String()}, route...)...)
 		return strings.Contains(out, fmt.Sprintf("mtu %d", mtu))
-	}, 5*time.Second, 50*time.Millisecond)
+	}, seconds(), 50*time.Millisecond)
 }

@@ -79,22 +79,22 @@ func TestInjection(t *testing.T) {
 		defer n1.Run("ip", "route", "del", "10.88.0.1/32", "dev", device)
 		l.x.Run("ip", "route", "add", "10.88.0.1/32", "via", "10.77.0.1")
 		require.NoError(t, forge(l.x, netip.MustParseAddr("10.77.0.100"), netip.MustParseAddr("10.88.0.1"), unix.IPPROTO_UDP, udp(1, 1, forged)))
-		require.Eventually(t, func() bool { return n1.counters(t).Forwarded.Packets > 0 }, 5*time.Second, 20*time.Millisecond)
+		require.Eventually(t, func() bool { return n1.counters(t).Forwarded.Packets > 0 }, seconds(), 20*time.Millisecond)
 		assert.Zero(t, inner.holds(forged))
 	})
 	t.Run("control: without the fence", func(t *testing.T) {
 		n1.dropFence(t)
 		t.Run("the UDP packet arrives", func(t *testing.T) {
 			require.NoError(t, injectUDP())
-			assert.True(t, udpClient.says(forged, 5*time.Second))
+			assert.True(t, udpClient.says(forged, seconds()))
 		})
 		t.Run("the TCP segment arrives", func(t *testing.T) {
 			require.NoError(t, injectTCP())
-			assert.True(t, tcpClient.says(forged, 5*time.Second))
+			assert.True(t, tcpClient.says(forged, seconds()))
 		})
 		t.Run("the new flow arrives", func(t *testing.T) {
 			require.NoError(t, injectNew())
-			assert.True(t, listener.says(forged, 5*time.Second))
+			assert.True(t, listener.says(forged, seconds()))
 		})
 		t.Run("the connection is answered", func(t *testing.T) {
 			l.wire.clear()

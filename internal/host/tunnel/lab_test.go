@@ -220,7 +220,7 @@ func (n *node) cut(t *testing.T) {
 	} else {
 		n.Must(func() error { return mesh.Cut(t.Context(), link.Kernel{}.Mesh(), job) })
 	}
-	require.Eventually(t, func() bool { return !n.hasDevice() }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return !n.hasDevice() }, seconds(), 10*time.Millisecond)
 }
 
 func (n *node) hasDevice() bool {

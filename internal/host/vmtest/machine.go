@@ -138,10 +138,11 @@ func (m *Machine) files(o Options) ([]*os.File, error) {
 // instructions at each of the kernel's accesses to a program's memory.
 const processor = "max,-erms,-fsrm,-la57,-smap,-smep,-pku"
 
-// kernelLine spares memory that is cleared before each use, and addresses that differ at each boot. The kernel is
+// kernelLine spares memory that is cleared before each use, addresses that differ at each boot, and most of the wait for
+// all processors to have passed through the scheduler, of which there are several in the end of each link. The kernel is
 // not to test its timer, and panic, when the machine got no processor for the length of ten ticks.
 const kernelLine = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off no_timer_check " +
-	"init_on_alloc=0 randomize_kstack_offset=off nokaslr machine="
+	"rcupdate.rcu_expedited=1 init_on_alloc=0 randomize_kstack_offset=off nokaslr machine="
 
 // arguments are QEMU's.
 func arguments(img Image, o Options, console string) []string {
