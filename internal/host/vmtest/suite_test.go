@@ -90,7 +90,7 @@ func (s suite) inside(t *testing.T, m *vmtest.Machine) {
 		argv = append(argv, "-test.short")
 	}
 	p := m.Start(vmtest.Command{Argv: argv, Dir: dir, Env: s.env})
-	out, ok := p.Wait(8 * time.Minute)
+	out, ok := p.Wait(15 * time.Minute)
 	assert.True(t, ok, "%s\n%s", out, m.Console())
 	assert.Contains(t, out, s.says)
 	found := map[string]string{} // of a test that runs itself again the last word counts
