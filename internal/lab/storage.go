@@ -11,7 +11,7 @@ import (
 )
 
 // The parallel file system's stand-in: one ext4 image for all enclave nodes. SiteParent is the
-// root-only folder of DESIGN's ground rules; what is mounted in it is the whole file system.
+// root-only folder that the install guide wants; what is mounted in it is the whole file system.
 const (
 	siteParent = "/srv/enclave-fs"
 	siteMount  = siteParent + "/lab"

@@ -49,10 +49,10 @@ const (
 // Name is the interface of a job: at most 13 characters, the kernel takes 15.
 func Name(job uint32) string { return fmt.Sprintf("enc%d", job) }
 
-// FwMark is W of DESIGN: it marks WireGuard's own packets, those that carry the tunnel.
+// FwMark marks WireGuard's own packets, those that carry the tunnel.
 func FwMark(job uint32) uint32 { return fwMark | job&jobBits }
 
-// Mark is M of DESIGN: the mark of flows that belong into the tunnel.
+// Mark is that of flows that belong into the tunnel.
 func Mark(job uint32) uint32 { return markBase | job&jobBits }
 
 // Table is the routing table of a job.

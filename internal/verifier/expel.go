@@ -139,7 +139,7 @@ func (e *epoch) seal(members []ledger.MemberEntry) error {
 }
 
 // endJob tells Slurm of a running job that is lost: the reason into the accounting while the job
-// still lives, and then its end. It is not put back: its ranks had begun (DESIGN 4.5).
+// still lives, and then its end. It is not put back: its ranks had begun.
 func (v *Verifier) endJob(ctx context.Context, e ledger.Entry) {
 	v.record(ctx, e.Plan, ledger.Verdict{Verdict: e.Verdict, Weak: e.Weak, Refusal: e.Refusal})
 	call, cancel := context.WithTimeout(ctx, callTimeout)
