@@ -67,17 +67,25 @@ func TestP2AUserWhoTakesAllHarmsHimselfAlone(t *testing.T) {
 		}
 		answers(t, nodes)
 		must(t, "n1", "root", "touch", file+".stop")
-		await(t, id, "COMPLETED")
+		eventually(t, 30*time.Second, func() bool { return strings.Count(said(), ": flood ") == 2 }, said)
 		for _, n := range nodes {
 			assert.Greater(t, told(t, n, "flood", said()), 10_000, n)
 		}
 		t.Logf("\n%s", said())
 	})
+	t.Run("it can be ended, though its srun may not have heard that the step is over", func(t *testing.T) {
+		must(t, "n0", "root", "timeout", "20", "scancel", id)
+		await(t, id, "COMPLETED", "CANCELLED")
+	})
 	t.Run("the epilogs leave nothing, and the next job finds nodes that work", func(t *testing.T) {
 		idle(t)
+		for _, n := range nodes {
+			t.Logf("%s: %d flows after the job", n, flows(t, n))
+			// Between jobs all is tracked: docs/failures.md.
+			eventually(t, 150*time.Second, func() bool { return flows(t, n) < 10_000 }, func() string { return fmt.Sprint(n, ": flows ", flows(t, n)) })
+		}
 		answers(t, nodes)
 		for _, n := range nodes {
-			t.Logf("%s: %s flows after the job", n, strings.TrimSpace(must(t, n, "root", "cat", "/proc/sys/net/netfilter/nf_conntrack_count")))
 			eventually(t, 30*time.Second, func() bool { return nodeTrace(t, n) == was[n] }, func() string { return n + "\n" + nodeTrace(t, n) })
 			assert.Zero(t, on(t, n, "root", "enclave", "host", "check").status, n)
 		}
@@ -106,13 +114,18 @@ func number(t *testing.T, text string) int {
 // full says that a node's conntrack takes no flow any more.
 func full(t *testing.T, node string) {
 	t.Helper()
-	const dir = "/proc/sys/net/netfilter/nf_conntrack_"
-	count, most := number(t, must(t, node, "root", "cat", dir+"count")), number(t, must(t, node, "root", "cat", dir+"max"))
+	count, most := flows(t, node), number(t, must(t, node, "root", "cat", "/proc/sys/net/netfilter/nf_conntrack_max"))
 	t.Logf("%s: %d of %d flows", node, count, most)
 	assert.Greater(t, count, most*9/10, node)
 	// What ended in between, such as flows of earlier jobs, left its place. Each of these takes one, for minutes.
 	const dial = `while [ $SECONDS -lt 15 ]; do timeout 1 bash -c '</dev/tcp/127.0.0.1/6818' 2>/dev/null; [ $? = 124 ] && exit; done; exit 1`
 	assert.Zero(t, on(t, node, "root", "bash", "-c", dial).status, "a flow that is tracked is still to be had on %s", node)
+}
+
+// flows is how many conntrack knows of on a node.
+func flows(t *testing.T, node string) int {
+	t.Helper()
+	return number(t, must(t, node, "root", "cat", "/proc/sys/net/netfilter/nf_conntrack_count"))
 }
 
 // through is how many packets came out of the job's tunnel on a node.
