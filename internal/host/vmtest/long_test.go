@@ -8,5 +8,4 @@ import "testing"
 // limits that were made for a real one: its failures are to be read, not counted.
 func TestP2LongSuitesOnKernelWireGuard(t *testing.T) {
 	suite{pkg: "tunnel", run: muchWork, says: "PASS"}.inside(t, machines.big(t))
-	suite{pkg: "tunnel", env: []string{"TUNNEL_TEST_DRIVER=tun"}, run: "^TestTheTunnelGoes$", says: "PASS"}.inside(t, machines.big(t))
 }

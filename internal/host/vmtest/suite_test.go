@@ -119,7 +119,7 @@ func TestP2SuitesOnKernelWireGuard(t *testing.T) {
 			pkg: "tunnel", run: "^TestGuard$/^(all_of_nftables|a_policy_rule_is_deleted|the_interface_is_deleted)",
 		},
 		"the keeper's": {
-			pkg: "tunnel", env: []string{"TUNNEL_TEST_DRIVER=tun"}, run: "^Test(Driver|Enclave)$", says: "driver tun",
+			pkg: "tunnel", env: []string{"TUNNEL_TEST_DRIVER=tun"}, run: "^Test(Driver|Enclave|TheTunnelGoes)$", says: "driver tun",
 		},
 		"links":  {pkg: "link"},
 		"tables": {pkg: "filter"},
@@ -149,7 +149,7 @@ func TestP2SuitesOnTwoProcessors(t *testing.T) {
 	t.Cleanup(m.Stop)
 	require.NoError(t, m.Await())
 	require.Equal(t, "0-1", strings.TrimSpace(m.Run(t, "cat", "/sys/devices/system/cpu/online")))
-	suite{pkg: "tunnel", says: "driver wireguard", run: "^Test(Driver|Injection|FirstContact)$"}.inside(t, m)
+	suite{pkg: "tunnel", says: "driver wireguard", run: "^Test(Driver|TheTunnelGoes|Injection|FirstContact)$"}.inside(t, m)
 }
 
 // TestP4SuitesOnCgroupV2 runs the tests of what a job leaves behind where the only hierarchy is
