@@ -142,8 +142,11 @@ func (n *node) fenceDown(ctx context.Context) error {
 	}
 	if err = fence.Up(ctx, filter.Kernel{}, closed, fence.Name(n.job.Job)); err != nil {
 		return errors.Join(err, fence.Down(ctx, filter.Kernel{}, n.job.Job))
+	} // and it has read back that the job's is gone
+	if _, err = fence.Forget(ctx, filter.Kernel{}); err != nil {
+		n.log.WithError(err).Warn("conntrack keeps the job's flows until it forgets them by itself")
 	}
-	return nil // and it has read back that the job's is gone
+	return nil
 }
 
 func (n *node) subtreeUp(ctx context.Context) error {

@@ -190,10 +190,15 @@ func orphans(uidMin uint32, counter string, away ...Match) []Rule {
 	return out
 }
 
+// outMark marks the flows that begin here: those of the tunnel, and of the users' others what no rule of the site's has marked.
 func (p *plan) outMark() Chain {
-	return Chain{Name: "outmark", Type: "filter", Hook: "output", Priority: priorityMark, Rules: []Rule{
-		{Match: []Match{oif(p.in.Device), num(ConnDirection, original)}, Do: SetConnMark, Mark: p.in.Mark},
-	}}
+	rules := []Rule{{Match: []Match{oif(p.in.Device), num(ConnDirection, original)}, Do: SetConnMark, Mark: p.in.Mark}}
+	for _, u := range users(p.in) {
+		rules = append(rules, Rule{Do: SetConnMark, Mark: MarkOutside, Match: []Match{
+			num(ConnMark, 0), num(ConnDirection, original), {Key: UID, From: u.Start, To: u.Last()},
+		}})
+	}
+	return Chain{Name: "outmark", Type: "filter", Hook: "output", Priority: priorityMark, Rules: rules}
 }
 
 // input judges what arrives. The rules of the untracked ports know no state: to our listening

@@ -112,6 +112,7 @@ func (r role) play() error {
 				return err
 			}
 			go func() {
+				defer func() { _ = c.Close() }()
 				b := make([]byte, 1<<20)
 				for sum := 0; ; {
 					n, err := c.Read(b)

@@ -1,0 +1,55 @@
+package fence
+
+import (
+	"context"
+	"fmt"
+)
+
+// MarkOutside is the connection mark of the flows that a job's users begin outside the tunnel, on the loopback device or
+// to a listed service. It is the mark of WireGuard's own packets without a job: where a rule of the
+// site's restores a packet's mark from the connection's, no packet becomes one of WireGuard's.
+const MarkOutside = 0xa8000000
+
+// marked are MarkOutside and MarkFamily under one mask.
+const (
+	marked     = MarkOutside
+	markedMask = 0xf8000000
+)
+
+// Flow is one that conntrack knows of.
+type Flow struct {
+	Mark     uint32
+	Protocol uint8 // IANA's number
+	TCPState uint8 // enum tcp_conntrack of linux/netfilter/nf_conntrack_tcp.h; 0 where it is not TCP
+}
+
+// Flows is the node's conntrack.
+type Flows interface {
+	// Forget deletes the flows whose mark is mark in the bits of mask, and of which over says yes. It says how many
+	// they were. One that ends meanwhile is no error.
+	Forget(ctx context.Context, mark, mask uint32, over func(Flow) bool) (int, error)
+}
+
+// Forget has conntrack forget what a job has left, when its processes are gone and the closed fence stands. A user could
+// else leave the table full, and the node without new connections until the kernel forgets by itself: two minutes, or
+// what the site sets.
+func Forget(ctx context.Context, k Flows) (int, error) {
+	n, err := k.Forget(ctx, marked, markedMask, over)
+	if err != nil {
+		return n, fmt.Errorf("fence: forget the job's flows: %w", err)
+	}
+	return n, nil
+}
+
+// States of a TCP flow that end it.
+const (
+	tcpTimeWait = 7
+	tcpClose    = 8
+)
+
+// over says that nothing is sent of a flow any more. TCP alone sends what a killed process has left in its socket; until
+// that has ended, the closed fence needs the mark to drop it. These free their places soon: no such
+// flow is kept for more than a minute in a table that is nearly full.
+func over(f Flow) bool {
+	return f.Protocol != protoTCP || f.TCPState == tcpTimeWait || f.TCPState == tcpClose
+}
