@@ -37,7 +37,7 @@ type Scope struct {
 // is cut: nodes say what they have counted, and one that says nonsense spoils its own job's line only.
 func (l *Ledger) Shares(ctx context.Context, cluster string, who Scope, after Cursor, limit int) ([]Share, error) {
 	accounts := text(append([]string{}, who.Accounts...))
-	rows, err := l.db.QueryContext(ctx, `WITH page AS (
+	return list(ctx, l, "list shares", scanShare, `WITH page AS (
 		SELECT * FROM jobs WHERE cluster=?1 AND (registered, job, restart) > (?2, ?3, ?4)
 		  AND (?5 OR uid=?6 OR account IN (SELECT value FROM json_each(?7)))
 		ORDER BY registered, job, restart LIMIT ?8)
@@ -48,19 +48,6 @@ func (l *Ledger) Shares(ctx context.Context, cluster string, who Scope, after Cu
 		  (SELECT digest FROM receipts r WHERE r.cluster=page.cluster AND r.job=page.job AND r.restart=page.restart)
 		FROM page ORDER BY registered, job, restart`,
 		cluster, millis(after.At), after.Job, after.Restart, who.All, who.UID, accounts, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list shares: %w", err)
-	}
-	out := []Share{}
-	err = each(rows, func() error {
-		s, bad := scanShare(rows)
-		out = append(out, s)
-		return bad
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list shares: %w", err)
-	}
-	return out, nil
 }
 
 // wider scans the columns of an entry and some more.

@@ -40,23 +40,13 @@ func (l *Ledger) AddErrand(ctx context.Context, kind string, body []byte, due ti
 // Errands lists what is due, oldest first. Nobody puts an errand off beyond latest: one that is due
 // after that was written before the clock was put back, and is due, too.
 func (l *Ledger) Errands(ctx context.Context, now, latest time.Time, limit int) ([]Errand, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT id, kind, body, attempts, due, cause FROM errands WHERE due<=? OR due>? ORDER BY due, id LIMIT ?", millis(now), millis(latest), limit)
-	if err != nil {
-		return nil, fmt.Errorf("list errands: %w", err)
-	}
-	out := []Errand{}
-	err = each(rows, func() error {
+	return list(ctx, l, "list errands", func(row scanner) (Errand, error) {
 		var e Errand
 		var due int64
-		bad := rows.Scan(&e.ID, &e.Kind, &e.Body, &e.Attempts, &due, &e.Cause)
+		bad := row.Scan(&e.ID, &e.Kind, &e.Body, &e.Attempts, &due, &e.Cause)
 		e.Due = time.UnixMilli(due).UTC()
-		out = append(out, e)
-		return bad
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list errands: %w", err)
-	}
-	return out, nil
+		return e, bad
+	}, "SELECT id, kind, body, attempts, due, cause FROM errands WHERE due<=? OR due>? ORDER BY due, id LIMIT ?", millis(now), millis(latest), limit)
 }
 
 // Postpone notes a vain attempt and when to try again.

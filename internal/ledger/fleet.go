@@ -105,23 +105,16 @@ func (l *Ledger) Enrolments(ctx context.Context, node string) ([]Enrolment, erro
 }
 
 func (l *Ledger) enrolments(ctx context.Context, where string, args ...any) ([]Enrolment, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT node, chip, report_id, fingerprint, certificate, by, at, revoked, coalesce(why, '') FROM enrolments "+where, args...) // #nosec G202 -- where is one of our own constants
-	if err != nil {
-		return nil, err
-	}
-	out := []Enrolment{}
-	err = each(rows, func() error {
+	return list(ctx, l, "list enrolments", func(row scanner) (Enrolment, error) {
 		var e Enrolment
 		var fingerprint string
 		var at int64
 		var revoked sql.NullInt64
-		bad := rows.Scan(&e.Node, &e.Chip, &e.ReportID, &fingerprint, &e.Certificate, &e.By, &at, &revoked, &e.Why)
+		bad := row.Scan(&e.Node, &e.Chip, &e.ReportID, &fingerprint, &e.Certificate, &e.By, &at, &revoked, &e.Why)
 		bad = errors.Join(bad, e.Fingerprint.UnmarshalText([]byte(fingerprint)))
 		e.At, e.Revoked = time.UnixMilli(at).UTC(), instant(revoked)
-		out = append(out, e)
-		return bad
-	})
-	return out, err
+		return e, bad
+	}, "SELECT node, chip, report_id, fingerprint, certificate, by, at, revoked, coalesce(why, '') FROM enrolments "+where, args...) // #nosec G202 -- where is one of our own constants
 }
 
 // Failure is one node failing one check: the storm guard's window is made of them.
@@ -169,23 +162,13 @@ func (l *Ledger) LastFailure(ctx context.Context, node string) (Failure, error) 
 }
 
 func (l *Ledger) failures(ctx context.Context, where string, args ...any) ([]Failure, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT name, code, node, at, drained, resumed FROM failures "+where, args...) // #nosec G202 -- where is one of our own constants
-	if err != nil {
-		return nil, fmt.Errorf("list failures: %w", err)
-	}
-	out := []Failure{}
-	err = each(rows, func() error {
+	return list(ctx, l, "list failures", func(row scanner) (Failure, error) {
 		var f Failure
 		var at int64
-		bad := rows.Scan(&f.Name, &f.Code, &f.Node, &at, &f.Drained, &f.Resumed)
+		bad := row.Scan(&f.Name, &f.Code, &f.Node, &at, &f.Drained, &f.Resumed)
 		f.At = time.UnixMilli(at).UTC()
-		out = append(out, f)
-		return bad
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list failures: %w", err)
-	}
-	return out, nil
+		return f, bad
+	}, "SELECT name, code, node, at, drained, resumed FROM failures "+where, args...) // #nosec G202 -- where is one of our own constants
 }
 
 // Resumed notes that the node's drains for a check are undone.
@@ -207,23 +190,13 @@ func (l *Ledger) AddAlarm(ctx context.Context, a Alarm) error {
 
 // Alarms lists the latest alarms, latest first.
 func (l *Ledger) Alarms(ctx context.Context, limit int) ([]Alarm, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT code, reason, at FROM alarms ORDER BY id DESC LIMIT ?", limit)
-	if err != nil {
-		return nil, fmt.Errorf("list alarms: %w", err)
-	}
-	out := []Alarm{}
-	err = each(rows, func() error {
+	return list(ctx, l, "list alarms", func(row scanner) (Alarm, error) {
 		var a Alarm
 		var at int64
-		bad := rows.Scan(&a.Code, &a.Reason, &at)
+		bad := row.Scan(&a.Code, &a.Reason, &at)
 		a.At = time.UnixMilli(at).UTC()
-		out = append(out, a)
-		return bad
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list alarms: %w", err)
-	}
-	return out, nil
+		return a, bad
+	}, "SELECT code, reason, at FROM alarms ORDER BY id DESC LIMIT ?", limit)
 }
 
 // Silent counts one more job in a row to which the node never spoke, and gives the count.

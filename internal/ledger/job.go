@@ -159,20 +159,7 @@ func (l *Ledger) Entries(ctx context.Context, who Scope, limit int) ([]Entry, er
 }
 
 func (l *Ledger) entries(ctx context.Context, what, where string, args ...any) ([]Entry, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT "+entryColumns+" FROM jobs "+where, args...) // #nosec G202 -- where is one of our own constants
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	out := []Entry{}
-	err = each(rows, func() error {
-		e, bad := scanEntry(rows)
-		out = append(out, e)
-		return bad
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	return out, nil
+	return list(ctx, l, what, scanEntry, "SELECT "+entryColumns+" FROM jobs "+where, args...) // #nosec G202 -- where is one of our own constants
 }
 
 // Refusals counts the starts of a job that were refused for one of these faults. Those of an earlier job

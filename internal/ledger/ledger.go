@@ -138,6 +138,24 @@ func instant(n sql.NullInt64) *time.Time {
 	return &t
 }
 
+// list is all rows of a query, each as scan reads it; what begins its errors.
+func list[T any](ctx context.Context, l *Ledger, what string, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := l.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	out := []T{}
+	err = each(rows, func() error {
+		one, bad := scan(rows)
+		out = append(out, one)
+		return bad
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return out, nil
+}
+
 // each calls f for every row and closes the rows.
 func each(rows *sql.Rows, f func() error) error {
 	defer func() { _ = rows.Close() }() // the error that matters is Err's

@@ -98,24 +98,14 @@ func (l *Ledger) LastMember(ctx context.Context, node string) (MemberEntry, erro
 }
 
 func (l *Ledger) members(ctx context.Context, where string, args ...any) ([]MemberEntry, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT "+memberColumns+" FROM members "+where, args...) // #nosec G202 -- where is one of our own constants
-	if err != nil {
-		return nil, fmt.Errorf("list members: %w", err)
-	}
-	out := []MemberEntry{}
-	err = each(rows, func() error {
+	return list(ctx, l, "list members", func(row scanner) (MemberEntry, error) {
 		var m MemberEntry
 		var keys, result, refusal, ready, teardown sql.NullString
 		var at int64
-		bad := rows.Scan(&m.Key.Cluster, &m.Key.Job, &m.Key.Restart, &m.Node, &keys, &result, &refusal, &ready, &teardown, &at)
+		bad := row.Scan(&m.Key.Cluster, &m.Key.Job, &m.Key.Restart, &m.Node, &keys, &result, &refusal, &ready, &teardown, &at)
 		bad = errors.Join(bad, column(keys, &m.Keys), column(result, &m.Result), column(refusal, &m.Refusal),
 			column(ready, &m.Ready), column(teardown, &m.Teardown))
 		m.At = time.UnixMilli(at).UTC()
-		out = append(out, m)
-		return bad
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list members: %w", err)
-	}
-	return out, nil
+		return m, bad
+	}, "SELECT "+memberColumns+" FROM members "+where, args...) // #nosec G202 -- where is one of our own constants
 }

@@ -55,26 +55,16 @@ func (l *Ledger) AddRenewal(ctx context.Context, e Evidence, digest enclave.Dige
 
 // Renewals lists all renewals of one start, in the order they came.
 func (l *Ledger) Renewals(ctx context.Context, k enclave.JobKey) ([]Renewal, error) {
-	rows, err := l.db.QueryContext(ctx, `SELECT node, epoch, nonce, digest, good, at FROM renewals
-		WHERE cluster=? AND job=? AND restart=? ORDER BY id`, k.Cluster, k.Job, k.Restart)
-	if err != nil {
-		return nil, fmt.Errorf("list renewals of %s: %w", k, err)
-	}
-	out := []Renewal{}
-	err = each(rows, func() error {
+	return list(ctx, l, fmt.Sprintf("list renewals of %s", k), func(row scanner) (Renewal, error) {
 		var r Renewal
 		var nonce, digest string
 		var at int64
-		bad := rows.Scan(&r.Node, &r.Epoch, &nonce, &digest, &r.Good, &at)
+		bad := row.Scan(&r.Node, &r.Epoch, &nonce, &digest, &r.Good, &at)
 		bad = errors.Join(bad, r.Nonce.UnmarshalText([]byte(nonce)), r.Digest.UnmarshalText([]byte(digest)))
 		r.At = time.UnixMilli(at).UTC()
-		out = append(out, r)
-		return bad
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list renewals of %s: %w", k, err)
-	}
-	return out, nil
+		return r, bad
+	}, `SELECT node, epoch, nonce, digest, good, at FROM renewals
+		WHERE cluster=? AND job=? AND restart=? ORDER BY id`, k.Cluster, k.Job, k.Restart)
 }
 
 // RenewalSum is how often a node was affirmed again, and when last.

@@ -32,44 +32,20 @@ func (l *Ledger) AddRoster(ctx context.Context, r Roster) error {
 
 // Rosters lists all epochs of one start, the first one first.
 func (l *Ledger) Rosters(ctx context.Context, k enclave.JobKey) ([]Roster, error) {
-	rows, err := l.db.QueryContext(ctx, `SELECT epoch, header, signature, peers, gone, refusal, at
-		FROM rosters WHERE cluster=? AND job=? AND restart=? ORDER BY epoch`, k.Cluster, k.Job, k.Restart)
-	if err != nil {
-		return nil, fmt.Errorf("list rosters of %s: %w", k, err)
-	}
-	out := []Roster{}
-	err = each(rows, func() error {
+	return list(ctx, l, fmt.Sprintf("list rosters of %s", k), func(row scanner) (Roster, error) {
 		r := Roster{Key: k}
 		var peers, refusal sql.NullString
 		var at int64
-		bad := rows.Scan(&r.Epoch, &r.Header, &r.Signature, &peers, &r.Gone, &refusal, &at)
+		bad := row.Scan(&r.Epoch, &r.Header, &r.Signature, &peers, &r.Gone, &refusal, &at)
 		bad = errors.Join(bad, column(peers, &r.Peers), column(refusal, &r.Refusal))
 		r.At = time.UnixMilli(at).UTC()
-		out = append(out, r)
-		return bad
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list rosters of %s: %w", k, err)
-	}
-	return out, nil
+		return r, bad
+	}, `SELECT epoch, header, signature, peers, gone, refusal, at
+		FROM rosters WHERE cluster=? AND job=? AND restart=? ORDER BY epoch`, k.Cluster, k.Job, k.Restart)
 }
 
 // Running lists the starts that were let in and are not over. One with a refusal lost it since,
 // and Slurm may not have ended it yet.
 func (l *Ledger) Running(ctx context.Context, cluster string) ([]Entry, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT "+entryColumns+` FROM jobs
-		WHERE cluster=? AND started IS NOT NULL AND ended IS NULL ORDER BY job, restart`, cluster)
-	if err != nil {
-		return nil, fmt.Errorf("list running jobs: %w", err)
-	}
-	out := []Entry{}
-	err = each(rows, func() error {
-		e, bad := scanEntry(rows)
-		out = append(out, e)
-		return bad
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list running jobs: %w", err)
-	}
-	return out, nil
+	return l.entries(ctx, "list running jobs", "WHERE cluster=? AND started IS NOT NULL AND ended IS NULL ORDER BY job, restart", cluster)
 }
