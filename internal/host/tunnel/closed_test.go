@@ -13,6 +13,7 @@ import (
 
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 )
 
 // close puts up the fence of a node between jobs.
@@ -105,8 +106,8 @@ func TestErrorsAboutADaemonsSilentFlow(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return !strings.Contains(n1.Run("cat", "/proc/net/nf_conntrack"), "sport=7110")
 	}, 20*time.Second, 100*time.Millisecond)
-	about := ip(x.a1, x.a2, unix.IPPROTO_UDP, udp(7110, 7000, "12345678"))
-	forged := ip(x.a2, x.a1, unix.IPPROTO_ICMP, icmp(3, 3, 0, about))
+	about := packettest.IP(x.a1, x.a2, unix.IPPROTO_UDP, packettest.UDP(7110, 7000, "12345678"))
+	forged := packettest.IP(x.a2, x.a1, unix.IPPROTO_ICMP, icmp(3, 3, 0, about))
 	x.put(forged)
 	assert.False(t, flow.says("error", 300*time.Millisecond))
 	flow.say("STILL-THERE")

@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 )
 
 // fill makes flows of the node to itself: Times of them, each to another address of its own, and
@@ -143,7 +145,7 @@ func TestExhaustion(t *testing.T) {
 			if i%2 == 0 {
 				src = x.a2 // as the peer
 			}
-			junk = append(junk, ip(src, x.a1, unix.IPPROTO_UDP, udp(51820, 51820, string(m))))
+			junk = append(junk, packettest.IP(src, x.a1, unix.IPPROTO_UDP, packettest.UDP(51820, 51820, string(m))))
 		}
 		before := len(x.inner.packets(0))
 		done := make(chan struct{})

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 )
 
@@ -61,17 +62,17 @@ func behindExtension(p []byte) []byte {
 }
 
 func (x *inward) forge4(name string, port uint16, kind, code byte, mtu uint32, look func([]byte) []byte, route ...string) forgedError {
-	about := look(ip(x.a1, x.a2, unix.IPPROTO_UDP, udp(port, 7000, "12345678")))
+	about := look(packettest.IP(x.a1, x.a2, unix.IPPROTO_UDP, packettest.UDP(port, 7000, "12345678")))
 	return x.forged(name, forgedError{
-		packet: ip(x.a2, x.a1, unix.IPPROTO_ICMP, icmp(kind, code, mtu, about)),
+		packet: packettest.IP(x.a2, x.a1, unix.IPPROTO_ICMP, icmp(kind, code, mtu, about)),
 		route:  route, mtu: fmt.Sprintf("mtu %d", mtu),
 	}, role{Proto: "udp", Address: "10.77.0.2:7000", Local: fmt.Sprintf("10.77.0.1:%d", port), Payload: secret})
 }
 
 func (x *inward) forge6(name string, port uint16, kind, code byte, mtu uint32, look func([]byte) []byte, route ...string) forgedError {
-	about := look(ip(x.b1, x.b2, unix.IPPROTO_UDP, udp(port, 7000, "12345678")))
+	about := look(packettest.IP(x.b1, x.b2, unix.IPPROTO_UDP, packettest.UDP(port, 7000, "12345678")))
 	return x.forged(name, forgedError{
-		packet: ip(x.b2, x.b1, unix.IPPROTO_ICMPV6, append(icmp(kind, code, mtu, nil), about...)),
+		packet: packettest.IP(x.b2, x.b1, unix.IPPROTO_ICMPV6, append(icmp(kind, code, mtu, nil), about...)),
 		route:  route, mtu: fmt.Sprintf("mtu %d", mtu),
 	}, role{Proto: "udp", Address: "[fd77::2]:7000", Local: fmt.Sprintf("[fd77::1]:%d", port), Payload: secret})
 }
@@ -112,7 +113,7 @@ func TestErrorsOfSilentFlows(t *testing.T) {
 		}
 	})
 	t.Run("the path's MTU for WireGuard is learned, and the tunnel's stays", func(t *testing.T) {
-		x.learns(t, 1300, ip(x.a1, x.a2, unix.IPPROTO_UDP, udp(51820, 51820, "12345678")), "mark", fmt.Sprintf("%#x", mesh.FwMark(job)))
+		x.learns(t, 1300, packettest.IP(x.a1, x.a2, unix.IPPROTO_UDP, packettest.UDP(51820, 51820, "12345678")), "mark", fmt.Sprintf("%#x", mesh.FwMark(job)))
 		assert.NotContains(t, x.n1.Run("ip", "route", "get", x.a2.String(), "uid", "2001"), "mtu 1300")
 	})
 	x.n1.dropFence(t)
@@ -127,7 +128,7 @@ func TestErrorsOfSilentFlows(t *testing.T) {
 // learns has the neighbour say that a packet of n1's to n2 was too big.
 func (x *inward) learns(t *testing.T, mtu uint32, about []byte, route ...string) {
 	t.Helper()
-	x.put(ip(netip.MustParseAddr("10.77.0.100"), x.a1, unix.IPPROTO_ICMP, icmp(3, 4, mtu, about)))
+	x.put(packettest.IP(netip.MustParseAddr("10.77.0.100"), x.a1, unix.IPPROTO_ICMP, icmp(3, 4, mtu, about)))
 	require.Eventually(t, func() bool {
 		out := x.n1.Run(append([]string{"ip", "route", "get", x.a2.String()}, route...)...)
 		return strings.Contains(out, fmt.Sprintf("mtu %d", mtu))

@@ -1,7 +1,6 @@
 package tunnel_test
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"testing"
 	"time"
@@ -9,6 +8,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 )
 
 const forged = "FORGED-BY-THE-UNDERLAY"
@@ -29,17 +30,17 @@ func TestInjection(t *testing.T) {
 	listener := serve(t, n1.Node, user, "udp", "10.77.0.1:7200")
 	slurm := serve(t, n1.Node, user, "tcp", "10.77.0.1:7201")
 
-	injectUDP := func() error { return forge(l.x, a2, a1, unix.IPPROTO_UDP, udp(7000, 7100, forged)) }
+	injectUDP := func() error { return forge(l.x, a2, a1, unix.IPPROTO_UDP, packettest.UDP(7000, 7100, forged)) }
 	// The attacker on the path is generous to itself: it knows the sequence numbers, which the
 	// tunnel hides.
 	injectTCP := func() error {
 		seq, ack := next(t, inner, a2, a1, 7000, 7100)
-		return forge(l.x, a2, a1, unix.IPPROTO_TCP, tcp(7000, 7100, seq, ack, 0x18, forged))
+		return forge(l.x, a2, a1, unix.IPPROTO_TCP, packettest.TCP(7000, 7100, seq, ack, 0x18, forged))
 	}
-	injectNew := func() error { return forge(l.x, a2, a1, unix.IPPROTO_UDP, udp(7000, 7200, forged)) }
+	injectNew := func() error { return forge(l.x, a2, a1, unix.IPPROTO_UDP, packettest.UDP(7000, 7200, forged)) }
 	// A bare SYN from slurmctld's own address and port: the stateless rule must not take it.
 	injectSyn := func() error {
-		return forge(l.x, netip.MustParseAddr("10.77.0.100"), a1, unix.IPPROTO_TCP, tcp(6817, 7201, 1, 0, 0x02, ""))
+		return forge(l.x, netip.MustParseAddr("10.77.0.100"), a1, unix.IPPROTO_TCP, packettest.TCP(6817, 7201, 1, 0, 0x02, ""))
 	}
 
 	t.Run("a UDP packet into a flow of the tunnel is dropped and counted", func(t *testing.T) {
@@ -56,7 +57,7 @@ func TestInjection(t *testing.T) {
 	})
 	t.Run("a reset into a flow of the tunnel is dropped", func(t *testing.T) {
 		seq, ack := next(t, inner, a2, a1, 7000, 7100)
-		require.NoError(t, forge(l.x, a2, a1, unix.IPPROTO_TCP, tcp(7000, 7100, seq, ack, 0x14, "")))
+		require.NoError(t, forge(l.x, a2, a1, unix.IPPROTO_TCP, packettest.TCP(7000, 7100, seq, ack, 0x14, "")))
 		assert.False(t, tcpClient.says("error", 300*time.Millisecond))
 	})
 	t.Run("a new flow in a peer's name is dropped and counted", func(t *testing.T) {
@@ -78,7 +79,7 @@ func TestInjection(t *testing.T) {
 		n1.Run("ip", "route", "add", "10.88.0.1/32", "dev", device)
 		defer n1.Run("ip", "route", "del", "10.88.0.1/32", "dev", device)
 		l.x.Run("ip", "route", "add", "10.88.0.1/32", "via", "10.77.0.1")
-		require.NoError(t, forge(l.x, netip.MustParseAddr("10.77.0.100"), netip.MustParseAddr("10.88.0.1"), unix.IPPROTO_UDP, udp(1, 1, forged)))
+		require.NoError(t, forge(l.x, netip.MustParseAddr("10.77.0.100"), netip.MustParseAddr("10.88.0.1"), unix.IPPROTO_UDP, packettest.UDP(1, 1, forged)))
 		require.Eventually(t, func() bool { return n1.counters(t).Forwarded.Packets > 0 }, seconds(), 20*time.Millisecond)
 		assert.Zero(t, inner.holds(forged))
 	})
@@ -127,33 +128,10 @@ func TestRootAnswersInTheTunnel(t *testing.T) {
 	})
 }
 
-// next is the sequence number that comes next in a TCP flow, as seen inside the tunnel. The last segment need not be
-// it: one that asks whether the other end is still there (RFC 1122, 4.2.3.6) has a number of before.
+// next is the sequence number that comes next in a TCP flow, as seen inside the tunnel.
 func next(t *testing.T, w *wire, src, dst netip.Addr, sport, dport uint16) (seq, ack uint32) {
 	t.Helper()
-	found, answered := false, false
-	later := func(known bool, have, is uint32) uint32 {
-		if known && int32(is-have) < 0 {
-			return have
-		}
-		return is
-	}
-	for _, p := range w.packets(0) {
-		if p.proto != unix.IPPROTO_TCP || len(p.data) < 20 {
-			continue
-		}
-		own := binary.BigEndian.Uint32(p.data[4:])
-		length := uint32(len(p.data)) - uint32(p.data[12]>>4)*4
-		if p.data[13]&0x03 != 0 {
-			length++
-		}
-		switch {
-		case p.src == src && p.dst == dst && p.sport == sport && p.dport == dport:
-			seq, found = later(found, seq, own+length), true
-		case p.src == dst && p.dst == src && p.sport == dport && p.dport == sport:
-			ack, answered = later(answered, ack, own+length), true
-		}
-	}
+	seq, ack, found := packettest.Next(w.packets(0), netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport))
 	require.True(t, found, "no segment of %s:%d > %s:%d", src, sport, dst, dport)
 	return seq, ack
 }
@@ -161,7 +139,7 @@ func next(t *testing.T, w *wire, src, dst netip.Addr, sport, dport uint16) (seq,
 // answered says whether a SYN-ACK from that port was seen.
 func (w *wire) answered(port uint16) bool {
 	for _, p := range w.packets(14) {
-		if p.proto == unix.IPPROTO_TCP && p.sport == port && len(p.data) > 13 && p.data[13] == 0x12 {
+		if p.Proto == unix.IPPROTO_TCP && p.SPort == port && len(p.Data) > 13 && p.Data[13] == 0x12 {
 			return true
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/host/nettest"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 )
 
 // neighbour is a machine on the nodes' network that belongs to no job and to nobody's Slurm. It
@@ -84,56 +85,13 @@ func etherType(p []byte) []byte {
 	}
 }
 
-// ip is a packet of either family with checksums that are right.
-func ip(src, dst netip.Addr, proto byte, transport []byte) []byte {
-	transport = append([]byte{}, transport...)
-	pseudo := append(src.AsSlice(), dst.AsSlice()...)
-	pseudo = append(pseudo, 0, proto, byte(len(transport)>>8), byte(len(transport)))
-	switch proto {
-	case unix.IPPROTO_TCP:
-		setSum(transport[16:18], pseudo, transport)
-	case unix.IPPROTO_UDP:
-		setSum(transport[6:8], pseudo, transport)
-	case unix.IPPROTO_ICMP:
-		setSum(transport[2:4], transport)
-	case unix.IPPROTO_ICMPV6:
-		setSum(transport[2:4], pseudo, transport)
-	}
-	if src.Is6() {
-		head := make([]byte, 40)
-		head[0], head[6], head[7] = 0x60, proto, 255
-		binary.BigEndian.PutUint16(head[4:], uint16(len(transport)))
-		copy(head[8:], src.AsSlice())
-		copy(head[24:], dst.AsSlice())
-		return append(head, transport...)
-	}
-	return append(head4(src, dst, proto, len(transport), 0), transport...)
-}
-
-func head4(src, dst netip.Addr, proto byte, size int, fragment uint16) []byte {
-	head := make([]byte, 20)
-	head[0], head[8], head[9] = 0x45, 64, proto
-	binary.BigEndian.PutUint16(head[2:], uint16(20+size))
-	binary.BigEndian.PutUint16(head[4:], 0x4711)
-	binary.BigEndian.PutUint16(head[6:], fragment)
-	copy(head[12:], src.AsSlice())
-	copy(head[16:], dst.AsSlice())
-	setSum(head[10:12], head)
-	return head
-}
-
-func setSum(at []byte, parts ...[]byte) {
-	clear(at)
-	binary.BigEndian.PutUint16(at, checksum(parts...))
-}
-
 // fragments cuts an IPv4 packet in two, behind so many bytes of its payload; a multiple of eight.
 func fragments(p []byte, behind int) [][]byte {
 	const more = 0x2000
 	src, dst, body := netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20])), p[20:]
 	return [][]byte{
-		append(head4(src, dst, p[9], behind, more), body[:behind]...),
-		append(head4(src, dst, p[9], len(body)-behind, uint16(behind/8)), body[behind:]...),
+		append(packettest.Head4(src, dst, p[9], behind, more), body[:behind]...),
+		append(packettest.Head4(src, dst, p[9], len(body)-behind, uint16(behind/8)), body[behind:]...),
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 )
 
 // inward is n1 as a neighbour attacks it: what runs on it, and what is under way in its tunnel.
@@ -74,13 +76,13 @@ func newInward(t *testing.T) *inward {
 func (x *inward) put(packets ...[]byte) { x.t.Helper(); x.y.put(x.mac, packets...) }
 
 // answers counts n1's packets that tell a sender that there is somebody: not its neighbour discovery.
-func (x *inward) answers(match func(packet) bool) func(string, time.Duration) int {
+func (x *inward) answers(match func(packettest.Packet) bool) func(string, time.Duration) int {
 	return func(_ string, wait time.Duration) int {
 		ports := map[string]bool{}
 		for until := time.Now().Add(wait); ; {
 			for _, p := range x.seen.packets(14) { // takes its time
-				if (p.src == x.a1 || p.src == x.b1) && match(p) {
-					ports[fmt.Sprint(p.src, p.proto, p.sport)] = true
+				if (p.Src == x.a1 || p.Src == x.b1) && match(p) {
+					ports[fmt.Sprint(p.Src, p.Proto, p.SPort)] = true
 				}
 			}
 			if len(ports) > 0 || time.Now().After(until) {
@@ -105,16 +107,16 @@ func (x *inward) toSwitch(port uint16) func(string, time.Duration) int {
 func (x *inward) answeredInside(port uint16) int {
 	n := 0
 	for _, p := range x.inner.packets(0) {
-		if p.proto == unix.IPPROTO_TCP && p.src == x.a1 && p.sport == port && len(p.data) > 13 && p.data[13] == syn|ack {
+		if p.Proto == unix.IPPROTO_TCP && p.Src == x.a1 && p.SPort == port && len(p.Data) > 13 && p.Data[13] == syn|ack {
 			n++
 		}
 	}
 	return n
 }
 
-func tcpAnswer(p packet) bool { return p.proto == unix.IPPROTO_TCP }
-func icmpAnswer(p packet) bool {
-	return p.proto == unix.IPPROTO_ICMP && len(p.data) > 0 && p.data[0] == 3
+func tcpAnswer(p packettest.Packet) bool { return p.Proto == unix.IPPROTO_TCP }
+func icmpAnswer(p packettest.Packet) bool {
+	return p.Proto == unix.IPPROTO_ICMP && len(p.Data) > 0 && p.Data[0] == 3
 }
 
 // said counts a text that a program on n1 got.

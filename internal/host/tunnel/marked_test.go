@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"golang.org/x/sys/unix"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 )
 
@@ -24,13 +25,13 @@ func (r role) marked() error {
 	if r.Proto == "rawping" {
 		proto = unix.IPPROTO_ICMP
 		data[0], data[7] = 8, 1
-		binary.BigEndian.PutUint16(data[2:], checksum(nil, data))
+		binary.BigEndian.PutUint16(data[2:], packettest.Checksum(nil, data))
 	} else {
 		local, localErr := netip.ParseAddrPort(r.Local)
 		if localErr != nil {
 			return localErr
 		}
-		data = udp(local.Port(), to.Port(), r.Payload) // IPv4 takes it without a checksum
+		data = packettest.UDP(local.Port(), to.Port(), r.Payload) // IPv4 takes it without a checksum
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, proto)
 	if err != nil {
@@ -65,7 +66,7 @@ func (r role) frame() error {
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
-	data := udp(7100, to.Port(), r.Payload)
+	data := packettest.UDP(7100, to.Port(), r.Payload)
 	head, d := make([]byte, 20), to.Addr().As4()
 	head[0], head[8], head[9] = 0x45, 64, unix.IPPROTO_UDP
 	binary.BigEndian.PutUint16(head[2:], uint16(20+len(data)))

@@ -28,7 +28,7 @@ const (
 func (w *wire) messages(kind byte, from, to *node) int {
 	n := 0
 	for _, p := range w.packets(14) {
-		if p.proto == unix.IPPROTO_UDP && p.dport == 51820 && p.src == from.own.Addresses[0] && p.dst == to.own.Addresses[0] && len(p.data) > 8 && p.data[8] == kind {
+		if p.Proto == unix.IPPROTO_UDP && p.DPort == 51820 && p.Src == from.own.Addresses[0] && p.Dst == to.own.Addresses[0] && len(p.Data) > 8 && p.Data[8] == kind {
 			n++
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 )
 
 // spoof is a lie about where the peer is. It leads packets to the neighbour.
@@ -33,12 +35,12 @@ func (x *inward) spoofs() []spoof {
 			x.put(arp(x.a2, x.y.own, x.a1, x.mac))
 		}},
 		{name: "neighbour advertisement: the peer is at the neighbour", six: true, tell: func() {
-			x.put(ip(x.b2, x.b1, unix.IPPROTO_ICMPV6, advertisement(x.b2, x.y.own)))
+			x.put(packettest.IP(x.b2, x.b1, unix.IPPROTO_ICMPV6, advertisement(x.b2, x.y.own)))
 		}},
 		{name: "router advertisement: the way to the peer is by the neighbour", six: true, tell: func() {
 			b := routerAdvertisement(x.y.own, netip.MustParsePrefix("fd99::/64"))
 			b = append(b, 24, 3, 128, 0x08, 0, 0, 0x0e, 0x10) // a route to the peer alone, preferred
-			x.put(ip(linkLocal, all, unix.IPPROTO_ICMPV6, append(b, x.b2.AsSlice()...)))
+			x.put(packettest.IP(linkLocal, all, unix.IPPROTO_ICMPV6, append(b, x.b2.AsSlice()...)))
 		}},
 	}
 }
@@ -65,7 +67,7 @@ func TestSpoofedNeighbours(t *testing.T) {
 		}
 		plain = x.seen.holds(text) // waits
 		for _, p := range x.seen.packets(14) {
-			if p.src == x.a1 && p.dst == x.a2 && p.proto == unix.IPPROTO_UDP && p.dport == 51820 {
+			if p.Src == x.a1 && p.Dst == x.a2 && p.Proto == unix.IPPROTO_UDP && p.DPort == 51820 {
 				encrypted++
 			}
 		}

@@ -2,7 +2,6 @@ package tunnel_test
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/host/nettest"
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 )
 
 // wire is what passes an interface, or all of a node's.
@@ -114,45 +114,17 @@ func (w *wire) holds(payloads ...string) int {
 	return n
 }
 
-// packet is the part of an IP packet that the tests look at.
-type packet struct {
-	src, dst     netip.Addr
-	proto        byte
-	sport, dport uint16
-	data         []byte // from the transport header on
-}
-
-func (p packet) String() string {
-	return fmt.Sprintf("%s:%d > %s:%d proto %d", p.src, p.sport, p.dst, p.dport, p.proto)
-}
-
-// parseIP reads an IP packet; ok is false for anything else.
-func parseIP(b []byte) (p packet, ok bool) {
-	switch {
-	case len(b) >= 20 && b[0]>>4 == 4:
-		p.src, p.dst, p.proto, p.data = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), b[9], b[min(len(b), int(b[0]&15)*4):]
-	case len(b) >= 40 && b[0]>>4 == 6:
-		p.src, p.dst, p.proto, p.data = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])), b[6], b[40:]
-	default:
-		return p, false
-	}
-	if len(p.data) >= 4 {
-		p.sport, p.dport = binary.BigEndian.Uint16(p.data), binary.BigEndian.Uint16(p.data[2:])
-	}
-	return p, true
-}
-
 // packets are the IP packets captured, without neighbour discovery.
-func (w *wire) packets(link int) []packet {
+func (w *wire) packets(link int) []packettest.Packet {
 	w.settle()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var out []packet
+	var out []packettest.Packet
 	for _, f := range w.frames {
 		if len(f) < link {
 			continue
 		}
-		if p, ok := parseIP(f[link:]); ok && p.proto != unix.IPPROTO_ICMPV6 && p.proto != 0 {
+		if p, ok := packettest.Parse(f[link:]); ok && p.Proto != unix.IPPROTO_ICMPV6 && p.Proto != 0 {
 			out = append(out, p)
 		}
 	}
@@ -164,7 +136,7 @@ func (w *wire) onlyWireGuard(t *testing.T) {
 	t.Helper()
 	seen := 0
 	for _, p := range w.packets(14) {
-		if p.proto == unix.IPPROTO_UDP && p.sport == 51820 && p.dport == 51820 {
+		if p.Proto == unix.IPPROTO_UDP && p.SPort == 51820 && p.DPort == 51820 {
 			seen++
 			continue
 		}
@@ -177,66 +149,21 @@ func (w *wire) onlyWireGuard(t *testing.T) {
 func (w *wire) outside(of []netip.Addr) int {
 	n := 0
 	for _, p := range w.packets(14) {
-		if slices.Contains(of, p.src) && (p.proto != unix.IPPROTO_UDP || p.sport != 51820 || p.dport != 51820) {
+		if slices.Contains(of, p.Src) && (p.Proto != unix.IPPROTO_UDP || p.SPort != 51820 || p.DPort != 51820) {
 			n++
 		}
 	}
 	return n
 }
 
-func checksum(parts ...[]byte) uint16 {
-	var sum uint32
-	for _, b := range parts {
-		for i := 0; i+1 < len(b); i += 2 {
-			sum += uint32(b[i])<<8 | uint32(b[i+1])
-		}
-		if len(b)%2 == 1 {
-			sum += uint32(b[len(b)-1]) << 8
-		}
-	}
-	for sum>>16 != 0 {
-		sum = sum&0xffff + sum>>16
-	}
-	return ^uint16(sum)
-}
-
 // forge sends an IPv4 packet with whatever source the attacker likes.
 func forge(n *nettest.Node, src, dst netip.Addr, proto byte, transport []byte) error {
-	at := map[byte]int{unix.IPPROTO_TCP: 16, unix.IPPROTO_UDP: 6}[proto]
-	s, d := src.As4(), dst.As4()
-	pseudo := append(append(s[:], d[:]...), 0, proto, byte(len(transport)>>8), byte(len(transport)))
-	binary.BigEndian.PutUint16(transport[at:], 0)
-	binary.BigEndian.PutUint16(transport[at:], checksum(pseudo, transport))
-	head := make([]byte, 20)
-	head[0], head[8], head[9] = 0x45, 64, proto
-	binary.BigEndian.PutUint16(head[2:], uint16(20+len(transport)))
-	copy(head[12:], s[:])
-	copy(head[16:], d[:])
 	return n.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = unix.Close(fd) }()
-		return unix.Sendto(fd, append(head, transport...), 0, &unix.SockaddrInet4{Addr: d})
+		return unix.Sendto(fd, packettest.IP(src, dst, proto, transport), 0, &unix.SockaddrInet4{Addr: dst.As4()})
 	})
-}
-
-func udp(sport, dport uint16, data string) []byte {
-	b := make([]byte, 8, 8+len(data))
-	binary.BigEndian.PutUint16(b, sport)
-	binary.BigEndian.PutUint16(b[2:], dport)
-	binary.BigEndian.PutUint16(b[4:], uint16(8+len(data)))
-	return append(b, data...)
-}
-
-func tcp(sport, dport uint16, seq, ack uint32, flags byte, data string) []byte {
-	b := make([]byte, 20, 20+len(data))
-	binary.BigEndian.PutUint16(b, sport)
-	binary.BigEndian.PutUint16(b[2:], dport)
-	binary.BigEndian.PutUint32(b[4:], seq)
-	binary.BigEndian.PutUint32(b[8:], ack)
-	b[12], b[13] = 5<<4, flags
-	binary.BigEndian.PutUint16(b[14:], 500)
-	return append(b, data...)
 }

@@ -3,7 +3,6 @@
 package vmtest_test
 
 import (
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -13,7 +12,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/vmtest"
 	"github.com/slurm-enclave/slurm-enclave/internal/mesh"
 )
@@ -117,12 +118,12 @@ func injections(t *testing.T, wire *vmtest.Hub, n1, n2 *node) (arrive func(*test
 		clients = append(clients, c)
 	}
 	listener := n1.serve(t, user, "udp", "10.78.0.1:7200")
-	injectUDP := func() { wire.Send(forge(1, a2, a1, protoUDP, udp(7000, 7100, forged))) }
+	injectUDP := func() { wire.Send(forge(1, a2, a1, unix.IPPROTO_UDP, packettest.UDP(7000, 7100, forged))) }
 	injectTCP := func(t *testing.T, flags byte, data string) {
 		seq, ack := next(t, inner, a2, a1, 7000, 7100)
-		wire.Send(forge(1, a2, a1, protoTCP, tcp(7000, 7100, seq, ack, flags, data)))
+		wire.Send(forge(1, a2, a1, unix.IPPROTO_TCP, packettest.TCP(7000, 7100, seq, ack, flags, data)))
 	}
-	injectNew := func() { wire.Send(forge(1, a2, a1, protoUDP, udp(7000, 7200, forged))) }
+	injectNew := func() { wire.Send(forge(1, a2, a1, unix.IPPROTO_UDP, packettest.UDP(7000, 7200, forged))) }
 
 	t.Run("a UDP packet into a flow of the tunnel is dropped and counted", func(t *testing.T) {
 		before := n1.counters(t).Injected
@@ -201,34 +202,15 @@ func TestP4KernelWireGuardLeavesNothing(t *testing.T) {
 func next(t *testing.T, sniffer *vmtest.Process, src, dst netip.Addr, sport, dport uint16) (seq, ack uint32) {
 	t.Helper()
 	time.Sleep(300 * time.Millisecond) // an acknowledgement may be under way
-	found := false
+	var seen []packettest.Packet
 	for line := range strings.Lines(sniffer.Output()) {
-		text, ok := strings.CutPrefix(strings.TrimSpace(line), "packet ")
+		text, _ := strings.CutPrefix(strings.TrimSpace(line), "packet ")
 		b, err := hex.DecodeString(text)
-		p, ip := parseIP(b)
-		if !ok || err != nil || !ip || p.proto != protoTCP || len(p.data) < 20 {
-			continue
-		}
-		own := binary.BigEndian.Uint32(p.data[4:])
-		length := uint32(len(p.data)) - uint32(p.data[12]>>4)*4
-		if p.data[13]&0x03 != 0 {
-			length++
-		}
-		switch {
-		case p.src == src && p.dst == dst && p.sport == sport && p.dport == dport:
-			seq, found = later(seq, own+length, found), true
-		case p.src == dst && p.dst == src && p.sport == dport && p.dport == sport:
-			ack = later(ack, own+length, ack != 0)
+		if p, ok := packettest.Parse(b); ok && err == nil {
+			seen = append(seen, p)
 		}
 	}
+	seq, ack, found := packettest.Next(seen, netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport))
 	require.True(t, found, "no segment of %s:%d > %s:%d", src, sport, dst, dport)
 	return seq, ack
-}
-
-// later is the later of two sequence numbers: a keep-alive's is one that was used before.
-func later(have, seen uint32, known bool) uint32 {
-	if known && int32(seen-have) < 0 {
-		return have
-	}
-	return seen
 }

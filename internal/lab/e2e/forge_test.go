@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 )
 
 const (
@@ -100,20 +102,8 @@ func counter(t *testing.T, node, id, name string) string {
 // forge puts a UDP datagram with another node's address on the wire to a node.
 func forge(t *testing.T, from, to string, port uint16, text string) {
 	t.Helper()
-	src, dst := netip.MustParseAddr(address(t, from)).As4(), netip.MustParseAddr(address(t, to)).As4()
-	udp := binary.BigEndian.AppendUint16(nil, port)
-	udp = binary.BigEndian.AppendUint16(udp, port)
-	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(text)))
-	put(t, to, packet(unix.IPPROTO_UDP, src, dst, append(append(udp, 0, 0), text...))) // no checksum
-}
-
-// packet is an IPv4 packet without options.
-func packet(proto byte, src, dst [4]byte, payload []byte) []byte {
-	ip := []byte{0x45, 0, 0, 0, 0, 1, 0, 0, 64, proto, 0, 0}
-	binary.BigEndian.PutUint16(ip[2:], uint16(20+len(payload)))
-	ip = append(append(ip, src[:]...), dst[:]...)
-	binary.BigEndian.PutUint16(ip[10:], checksum(ip))
-	return append(ip, payload...)
+	src, dst := netip.MustParseAddr(address(t, from)), netip.MustParseAddr(address(t, to))
+	put(t, to, packettest.IP(src, dst, unix.IPPROTO_UDP, packettest.UDP(port, port, text)))
 }
 
 // put sends a packet out of the switch to a node, as a neighbour on the underlay could.
@@ -135,17 +125,6 @@ func put(t *testing.T, to string, ip []byte) {
 		defer func() { _ = unix.Close(fd) }()
 		return unix.Sendto(fd, b, 0, &unix.SockaddrLinklayer{Ifindex: link.Index})
 	})
-}
-
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for i := range b {
-		sum += uint32(b[i]) << (8 * (1 - i%2))
-	}
-	for sum>>16 != 0 {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }
 
 // tap is a socket that sees the packets of a tunnel as they come out of it.
@@ -193,12 +172,8 @@ func (s segment) next(text string) []byte {
 	tcp := bytes.Clone(s[head : head+20])
 	data := len(s) - head - int(s[head+12]>>4)*4
 	binary.BigEndian.PutUint32(tcp[4:], binary.BigEndian.Uint32(tcp[4:])+uint32(data))
-	tcp[12], tcp[16], tcp[17] = 5<<4, 0, 0
-	tcp = append(tcp, text...)
-	src, dst := [4]byte(s[12:]), [4]byte(s[16:])
-	pseudo := append(append(append([]byte{}, src[:]...), dst[:]...), 0, unix.IPPROTO_TCP, 0, byte(len(tcp)))
-	binary.BigEndian.PutUint16(tcp[16:], checksum(append(pseudo, tcp...)))
-	return packet(unix.IPPROTO_TCP, src, dst, tcp)
+	tcp[12] = 5 << 4
+	return packettest.IP(netip.AddrFrom4([4]byte(s[12:])), netip.AddrFrom4([4]byte(s[16:])), unix.IPPROTO_TCP, append(tcp, text...))
 }
 
 // inNode runs f on a thread in a host's network namespace.

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slurm-enclave/slurm-enclave/internal/host/packettest"
 )
 
 // leakRole is one attempt to send, as a program of a user would make it.
@@ -257,6 +259,6 @@ func (r leakRole) frame() error {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	frame := append([]byte{255, 255, 255, 255, 255, 255}, card.HardwareAddr...)
-	frame = append(append(frame, 8, 0), packet(253, [4]byte{10, 93, 9, 9}, to.Addr().As4(), r.data())...)
+	frame = append(append(frame, 8, 0), packettest.IP(netip.AddrFrom4([4]byte{10, 93, 9, 9}), to.Addr(), 253, r.data())...)
 	return os.NewSyscallError("sendto", unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: card.Index}))
 }
