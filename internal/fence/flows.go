@@ -25,16 +25,29 @@ type Flow struct {
 
 // Flows is the node's conntrack.
 type Flows interface {
+	// Count says how many flows it knows of, and how many it takes; 0 is no limit.
+	Count(ctx context.Context) (flows, most int, err error)
 	// Forget deletes the flows whose mark is mark in the bits of mask, and of which over says yes. It says how many
 	// they were. One that ends meanwhile is no error.
 	Forget(ctx context.Context, mark, mask uint32, over func(Flow) bool) (int, error)
 }
 
+// crowded is the part of the table, one in so many, up to which flows are left to end by themselves: to look through the
+// table takes a tenth of the time that a node has for its teardown.
+const crowded = 8
+
 // Forget has conntrack forget what a job has left, when its processes are gone and the closed fence stands. A user could
 // else leave the table full, and the node without new connections until the kernel forgets by itself: two minutes, or
-// what the site sets.
+// what the site sets. Of a table with much room nothing is deleted.
 func Forget(ctx context.Context, k Flows) (int, error) {
-	n, err := k.Forget(ctx, marked, markedMask, over)
+	flows, most, err := k.Count(ctx)
+	if err == nil && flows < most/crowded {
+		return 0, nil
+	}
+	n := 0
+	if err == nil {
+		n, err = k.Forget(ctx, marked, markedMask, over)
+	}
 	if err != nil {
 		return n, fmt.Errorf("fence: forget the job's flows: %w", err)
 	}

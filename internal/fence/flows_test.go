@@ -1,6 +1,7 @@
 package fence_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -35,13 +36,22 @@ func TestForget(t *testing.T) {
 		"one with a mark of the site's that begins with other bits": {flow: fence.Flow{Mark: 0xb0000000, Protocol: unix.IPPROTO_UDP}, stays: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := fencetest.Conntrack{tc.flow}
+			c := fencetest.Conntrack{Known: []fence.Flow{tc.flow}, Most: 8}
 			n, err := fence.Forget(t.Context(), &c)
 			require.NoError(t, err)
 			assert.Equal(t, tc.stays, n == 0, "%s", &c)
-			assert.Equal(t, tc.stays, len(c) == 1, "%s", &c)
+			assert.Equal(t, tc.stays, len(c.Known) == 1, "%s", &c)
 		})
 	}
+	left := func(flows, most int) int {
+		c := fencetest.Conntrack{Known: slices.Repeat([]fence.Flow{{Mark: outside, Protocol: unix.IPPROTO_UDP}}, flows), Most: most}
+		_, err := fence.Forget(t.Context(), &c)
+		require.NoError(t, err)
+		return len(c.Known)
+	}
+	t.Run("a table with much room is left alone", func(t *testing.T) { assert.Equal(t, 99, left(99, 800)) })
+	t.Run("one that has less is not", func(t *testing.T) { assert.Zero(t, left(100, 800)) })
+	t.Run("nor one without a limit", func(t *testing.T) { assert.Zero(t, left(1, 0)) })
 	t.Run("a mark of the users' that is restored to a packet is none of WireGuard's", func(t *testing.T) {
 		for _, job := range []uint32{1, 4711, 1<<26 - 1} {
 			assert.NotEqual(t, outside, mesh.FwMark(job))

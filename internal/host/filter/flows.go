@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -16,6 +19,20 @@ import (
 var _ fence.Flows = Kernel{}
 
 const ctaMarkMask = 21 // CTA_MARK_MASK of linux/netfilter/nfnetlink_conntrack.h
+
+// Count implements fence.Flows.
+func (Kernel) Count(context.Context) (flows, most int, err error) {
+	for name, to := range map[string]*int{"count": &flows, "max": &most} {
+		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_" + name)
+		if err != nil {
+			return 0, 0, err
+		}
+		if *to, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
+			return 0, 0, fmt.Errorf("read nf_conntrack_%s: %w", name, err)
+		}
+	}
+	return flows, most, nil
+}
 
 // Forget implements fence.Flows. The kernel looks for the marks and gives a page of flows at a time, each of which is deleted
 // before the next: a table can hold millions. A flow's message, sent back as it came, names what
