@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 
 	"github.com/slurm-enclave/slurm-enclave/internal/fence"
 	"github.com/slurm-enclave/slurm-enclave/internal/host/filter"
@@ -135,6 +136,9 @@ func (n *node) walls() (keeper.Walls, error) {
 	return keeper.Walls{Mesh: n.device.Held(), Fence: n.table, Closed: closed}, err
 }
 
+// forgetPatience is what a user's flows may take of the epilog's time: 400,000 of them, by what the lab's machine does.
+const forgetPatience = 5 * time.Second
+
 func (n *node) fenceDown(ctx context.Context) error {
 	closed, err := ClosedFence(n.config)
 	if err != nil {
@@ -143,6 +147,8 @@ func (n *node) fenceDown(ctx context.Context) error {
 	if err = fence.Up(ctx, filter.Kernel{}, closed, fence.Name(n.job.Job)); err != nil {
 		return errors.Join(err, fence.Down(ctx, filter.Kernel{}, n.job.Job))
 	} // and it has read back that the job's is gone
+	ctx, cancel := context.WithTimeout(ctx, forgetPatience)
+	defer cancel()
 	if _, err = fence.Forget(ctx, filter.Kernel{}); err != nil {
 		n.log.WithError(err).Warn("conntrack keeps the job's flows until it forgets them by itself")
 	}

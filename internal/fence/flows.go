@@ -60,9 +60,13 @@ const (
 	tcpClose    = 8
 )
 
-// over says that nothing is sent of a flow any more. TCP alone sends what a killed process has left in its socket; until
-// that has ended, the closed fence needs the mark to drop it. These free their places soon: no such
-// flow is kept for more than a minute in a table that is nearly full.
+// over says that nothing is sent of a flow any more, and that it may go. A connection of the tunnel's never may: the kernel goes
+// on to send what a killed process has left in its socket, and the closed fence drops it by the flow's mark. The
+// flow's state is no proof that there is nothing left: conntrack believes any acknowledgement and any reset. One outside
+// the tunnel may be forgotten when it is over; before that, its service gets the rest.
 func over(f Flow) bool {
-	return f.Protocol != protoTCP || f.TCPState == tcpTimeWait || f.TCPState == tcpClose
+	if f.Protocol != protoTCP {
+		return true
+	}
+	return f.Mark == MarkOutside && (f.TCPState == tcpTimeWait || f.TCPState == tcpClose)
 }

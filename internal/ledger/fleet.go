@@ -114,7 +114,7 @@ func (l *Ledger) enrolments(ctx context.Context, where string, args ...any) ([]E
 		bad = errors.Join(bad, e.Fingerprint.UnmarshalText([]byte(fingerprint)))
 		e.At, e.Revoked = time.UnixMilli(at).UTC(), instant(revoked)
 		return e, bad
-	}, "SELECT node, chip, report_id, fingerprint, certificate, by, at, revoked, coalesce(why, '') FROM enrolments "+where, args...) // #nosec G202 -- where is one of our own constants
+	}, "SELECT node, chip, report_id, fingerprint, certificate, by, at, revoked, coalesce(why, '') FROM enrolments "+where, args...)
 }
 
 // Failure is one node failing one check: the storm guard's window is made of them.
@@ -168,7 +168,7 @@ func (l *Ledger) failures(ctx context.Context, where string, args ...any) ([]Fai
 		bad := row.Scan(&f.Name, &f.Code, &f.Node, &at, &f.Drained, &f.Resumed)
 		f.At = time.UnixMilli(at).UTC()
 		return f, bad
-	}, "SELECT name, code, node, at, drained, resumed FROM failures "+where, args...) // #nosec G202 -- where is one of our own constants
+	}, "SELECT name, code, node, at, drained, resumed FROM failures "+where, args...)
 }
 
 // Resumed notes that the node's drains for a check are undone.

@@ -159,7 +159,7 @@ func (l *Ledger) Entries(ctx context.Context, who Scope, limit int) ([]Entry, er
 }
 
 func (l *Ledger) entries(ctx context.Context, what, where string, args ...any) ([]Entry, error) {
-	return list(ctx, l, what, scanEntry, "SELECT "+entryColumns+" FROM jobs "+where, args...) // #nosec G202 -- where is one of our own constants
+	return list(ctx, l, what, scanEntry, "SELECT "+entryColumns+" FROM jobs "+where, args...)
 }
 
 // Refusals counts the starts of a job that were refused for one of these faults. Those of an earlier job

@@ -138,7 +138,8 @@ func instant(n sql.NullInt64) *time.Time {
 	return &t
 }
 
-// list is all rows of a query, each as scan reads it; what begins its errors.
+// list is all rows of a query, each as scan reads it; what begins its errors. The query is one of our own
+// constants: what others say goes into args.
 func list[T any](ctx context.Context, l *Ledger, what string, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
 	rows, err := l.db.QueryContext(ctx, query, args...)
 	if err != nil {

@@ -107,5 +107,5 @@ func (l *Ledger) members(ctx context.Context, where string, args ...any) ([]Memb
 			column(ready, &m.Ready), column(teardown, &m.Teardown))
 		m.At = time.UnixMilli(at).UTC()
 		return m, bad
-	}, "SELECT "+memberColumns+" FROM members "+where, args...) // #nosec G202 -- where is one of our own constants
+	}, "SELECT "+memberColumns+" FROM members "+where, args...)
 }

@@ -62,7 +62,7 @@ func (Kernel) Forget(ctx context.Context, mark, mask uint32, over func(fence.Flo
 		return failed == nil
 	})
 	if err != nil {
-		return gone, fmt.Errorf("list conntrack: %w (module nf_conntrack_netlink)", err)
+		return gone, errors.Join(fmt.Errorf("list conntrack: %w", err), failed)
 	}
 	return gone, failed
 }
