@@ -145,9 +145,10 @@ func (n *node) fenceDown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// It reads back that the job's is gone.
 	if err = fence.Up(ctx, filter.Kernel{}, closed, fence.Name(n.job.Job)); err != nil {
 		return errors.Join(err, fence.Down(ctx, filter.Kernel{}, n.job.Job))
-	} // and it has read back that the job's is gone
+	}
 	ctx, cancel := context.WithTimeout(ctx, forgetPatience)
 	defer cancel()
 	if _, err = fence.Forget(ctx, filter.Kernel{}); err != nil {

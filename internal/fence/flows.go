@@ -41,13 +41,13 @@ const crowded = 8
 // what the site sets. Of a table with much room nothing is deleted.
 func Forget(ctx context.Context, k Flows) (int, error) {
 	flows, most, err := k.Count(ctx)
-	if err == nil && flows < most/crowded {
+	if err != nil {
+		return 0, fmt.Errorf("fence: count flows: %w", err)
+	}
+	if flows < most/crowded {
 		return 0, nil
 	}
-	n := 0
-	if err == nil {
-		n, err = k.Forget(ctx, marked, markedMask, over)
-	}
+	n, err := k.Forget(ctx, marked, markedMask, over)
 	if err != nil {
 		return n, fmt.Errorf("fence: forget the job's flows: %w", err)
 	}
