@@ -20,7 +20,9 @@ type MemberEntry struct {
 	At       time.Time
 }
 
-const memberColumns = "cluster, job, restart, node, keys, result, refusal, ready, teardown, at"
+// memberQuery is the start of a query for members, with the evidence that has their keys and results.
+const memberQuery = `SELECT m.cluster, m.job, m.restart, m.node, coalesce(m.keys, e.keys), coalesce(m.result, e.result), m.nonce, m.refusal, m.ready, m.teardown, m.at
+	FROM members m LEFT JOIN evidence e ON e.nonce = m.nonce `
 
 // Ready stores the nodes' reports of barrier 2, in one transaction.
 func (l *Ledger) Ready(ctx context.Context, k enclave.JobKey, reports map[string]any, at time.Time) error {
@@ -59,7 +61,7 @@ func setMemberQuery(name string) string {
 
 // Member is one node's part in one start.
 func (l *Ledger) Member(ctx context.Context, k enclave.JobKey, node string) (MemberEntry, error) {
-	list, err := l.members(ctx, "WHERE cluster=? AND job=? AND restart=? AND node=?", k.Cluster, k.Job, k.Restart, node)
+	list, err := l.members(ctx, "WHERE m.cluster=? AND m.job=? AND m.restart=? AND m.node=?", k.Cluster, k.Job, k.Restart, node)
 	if err == nil && len(list) == 0 {
 		err = ErrNotFound
 	}
@@ -82,12 +84,12 @@ func (l *Ledger) TornDown(ctx context.Context, k enclave.JobKey) (int, error) {
 
 // Members lists the nodes of one start.
 func (l *Ledger) Members(ctx context.Context, k enclave.JobKey) ([]MemberEntry, error) {
-	return l.members(ctx, "WHERE cluster=? AND job=? AND restart=? ORDER BY node", k.Cluster, k.Job, k.Restart)
+	return l.members(ctx, "WHERE m.cluster=? AND m.job=? AND m.restart=? ORDER BY m.node", k.Cluster, k.Job, k.Restart)
 }
 
 // LastMember is a node's latest part in any job.
 func (l *Ledger) LastMember(ctx context.Context, node string) (MemberEntry, error) {
-	list, err := l.members(ctx, "WHERE node=? ORDER BY at DESC LIMIT 1", node)
+	list, err := l.members(ctx, "WHERE m.node=? ORDER BY m.at DESC LIMIT 1", node)
 	if err == nil && len(list) == 0 {
 		err = ErrNotFound
 	}
@@ -100,12 +102,16 @@ func (l *Ledger) LastMember(ctx context.Context, node string) (MemberEntry, erro
 func (l *Ledger) members(ctx context.Context, where string, args ...any) ([]MemberEntry, error) {
 	return list(ctx, l, "list members", func(row scanner) (MemberEntry, error) {
 		var m MemberEntry
-		var keys, result, refusal, ready, teardown sql.NullString
+		var keys, result, nonce, refusal, ready, teardown sql.NullString
 		var at int64
-		bad := row.Scan(&m.Key.Cluster, &m.Key.Job, &m.Key.Restart, &m.Node, &keys, &result, &refusal, &ready, &teardown, &at)
+		bad := row.Scan(&m.Key.Cluster, &m.Key.Job, &m.Key.Restart, &m.Node, &keys, &result, &nonce, &refusal, &ready, &teardown, &at)
 		bad = errors.Join(bad, column(keys, &m.Keys), column(result, &m.Result), column(refusal, &m.Refusal),
 			column(ready, &m.Ready), column(teardown, &m.Teardown))
+		if nonce.Valid {
+			m.Nonce = new(enclave.Nonce)
+			bad = errors.Join(bad, m.Nonce.UnmarshalText([]byte(nonce.String)))
+		}
 		m.At = time.UnixMilli(at).UTC()
 		return m, bad
-	}, "SELECT "+memberColumns+" FROM members "+where, args...)
+	}, memberQuery+where, args...)
 }

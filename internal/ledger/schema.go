@@ -95,5 +95,7 @@ DELETE FROM documents WHERE digest NOT IN (
 `, `
 ALTER TABLE evidence ADD COLUMN machine TEXT; -- as what the node was enrolled when it was judged; NULL: of an earlier release
 ALTER TABLE evidence ADD COLUMN unjudged INTEGER NOT NULL DEFAULT 0; -- this host could not judge it
+`, `
+ALTER TABLE members ADD COLUMN nonce TEXT; -- of the evidence that has this node's keys and result, where they are not in the row
 `}
 }

@@ -323,12 +323,7 @@ func (s *start) denialOf(node string, x *seat, fresh []enclave.Refusal, storm ma
 func (s *start) row() ledger.Verdict {
 	row := ledger.Verdict{Verdict: s.verdict, Weak: s.weak, Refusal: s.refusal}
 	for _, n := range s.plan.Job.Nodes {
-		x := s.seats[n]
-		m := ledger.Member{Node: n, Result: x.result, Refusal: x.broken}
-		if x.post != nil {
-			m.Keys = &x.post.Keys
-		}
-		row.Members = append(row.Members, m)
+		row.Members = append(row.Members, s.seats[n].member())
 	}
 	return row
 }

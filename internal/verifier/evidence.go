@@ -68,14 +68,14 @@ func (v *Verifier) accept(ctx context.Context, s *start, x *seat, a *api.Announc
 		return err
 	}
 	// A node that hangs up must not look like a ledger that can't be written.
-	result, envelope, broken := v.judge(context.WithoutCancel(ctx), s, x.node, a, prepared)
+	got, broken := v.judge(context.WithoutCancel(ctx), s, x.node, a, prepared)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	x.judging = nil
 	if s.phase != first { // decided in between
 		return nil
 	}
-	x.post, x.result, x.envelope = a, result, envelope
+	x.post, x.appraised = a, got
 	if broken == nil && s.keyTaken(a) {
 		broken = keyRefusal(a.Node)
 	}
@@ -122,11 +122,11 @@ func (v *Verifier) admissible(s *start, x *seat, a *api.Announcement, unsigned e
 // checks against the inventory, and stores it all. The envelope is what the seed will be sealed in:
 // the prepared one, where that is for the key announced. Most of that work is done by here, and not when
 // the last node's evidence is in.
-func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *api.Announcement, prepared *early) (*enclave.AttestationResult, *roster.Envelope, *enclave.Refusal) {
+func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *api.Announcement, prepared *early) (appraised, *enclave.Refusal) {
 	name := s.plan.Tenant.Policy
 	if !v.inForce(name, s.plan.Policy) {
 		v.stopAll(s, enclave.Refuse("E508", enclave.FaultService, "policy %q changed while the job started", name))
-		return nil, nil, nil
+		return appraised{}, nil
 	}
 	c := api.JobClaim(a.Job, s.plan.Job.HetOffset, v.digest, s.plan.Policy, a)
 	envelope := prepared.take(a.Keys.HPKE)
@@ -146,7 +146,10 @@ func (v *Verifier) judge(ctx context.Context, s *start, node enclave.Node, a *ap
 		v.stopAll(s, ledgerRefusal(err))
 	}
 	a.Evidence, result.Endorsements = enclave.Evidence{}, enclave.Endorsements{} // the ledger has them: a large job's would fill the memory
-	return result, envelope, refusal
+	if err == nil {
+		result.Checks = nil // as above
+	}
+	return appraised{result, err == nil, envelope}, refusal
 }
 
 // inForce is true when the policy is still what the node was told.

@@ -53,25 +53,45 @@ type start struct {
 
 // seat is one node's part.
 type seat struct {
-	node     enclave.Node
-	spoke    bool // made an authenticated call for this start
-	word     bool // broken is the node's own word
-	post     *api.Announcement
-	result   *enclave.AttestationResult
-	envelope *roster.Envelope // for the seed, until that is in it
-	early    *early           // the same, made before there is evidence
-	broken   *enclave.Refusal // the node's own word, or what appraisal made of its evidence
-	ready    *api.ReadyRequest
-	answer   *roster.Answer
-	denial   *enclave.Refusal // what the node is told
-	blamed   bool             // its failure went through the storm guard
-	judging  []byte           // signature of its announcement while that is being appraised
+	node  enclave.Node
+	spoke bool // made an authenticated call for this start
+	word  bool // broken is the node's own word
+	post  *api.Announcement
+	appraised
+	early   *early           // the same, made before there is evidence
+	broken  *enclave.Refusal // the node's own word, or what appraisal made of its evidence
+	ready   *api.ReadyRequest
+	answer  *roster.Answer
+	denial  *enclave.Refusal // what the node is told
+	blamed  bool             // its failure went through the storm guard
+	judging []byte           // signature of its announcement while that is being appraised
+}
+
+// appraised is what came of a node's evidence.
+type appraised struct {
+	result   *enclave.AttestationResult // without its checks where it is stored
+	stored   bool                       // in the ledger, with the evidence
+	envelope *roster.Envelope           // for the seed, until that is in it
 }
 
 // repeats is true for the announcement that was taken already, or is being appraised: a caller
 // that lost its connection may send it again.
 func (x *seat) repeats(a *api.Announcement) bool {
 	return x.post != nil && bytes.Equal(x.post.Signature, a.Signature) || x.judging != nil && bytes.Equal(x.judging, a.Signature)
+}
+
+// member is a node's part as the ledger keeps it. What stands there with the evidence is not written again:
+// it would be a third of all that a large job writes.
+func (x *seat) member() ledger.Member {
+	m := ledger.Member{Node: x.node.Name, Refusal: x.broken}
+	switch {
+	case x.post == nil:
+	case x.stored:
+		m.Nonce = &x.post.Nonce
+	default:
+		m.Keys, m.Result = &x.post.Keys, x.result
+	}
+	return m
 }
 
 func newStart(p ledger.Plan, seats map[string]*seat) *start {
