@@ -42,8 +42,8 @@ func (l *Ledger) Shares(ctx context.Context, cluster string, who Scope, after Cu
 		  AND (?5 OR uid=?6 OR account IN (SELECT value FROM json_each(?7)))
 		ORDER BY registered, job, restart LIMIT ?8)
 		SELECT `+entryColumns+`,
-		  (SELECT count(*) FROM members m LEFT JOIN evidence e ON e.nonce=m.nonce
-		    WHERE m.cluster=page.cluster AND m.job=page.job AND m.restart=page.restart AND coalesce(m.result, e.result) ->> 'result' = 'affirming'),
+		  (SELECT count(*) FROM members m WHERE m.cluster=page.cluster AND m.job=page.job AND m.restart=page.restart
+		    AND coalesce(m.affirmed, m.result ->> 'result' = 'affirming')),
 		  (SELECT CAST(min(total(m.teardown -> 'network' ->> 'tunnel_bytes'), 9e18) AS INTEGER) FROM members m WHERE m.cluster=page.cluster AND m.job=page.job AND m.restart=page.restart),
 		  (SELECT CAST(min(total(m.teardown -> 'network' ->> 'outside_bytes'), 9e18) AS INTEGER) FROM members m WHERE m.cluster=page.cluster AND m.job=page.job AND m.restart=page.restart),
 		  (SELECT digest FROM receipts r WHERE r.cluster=page.cluster AND r.job=page.job AND r.restart=page.restart)

@@ -99,7 +99,7 @@ func TestDocumentsThatNobodyNamesLeaveWithTheUpgrade(t *testing.T) {
 	db, err := sql.Open("sqlite", path)
 	require.NoError(t, err)
 	defer func() { _ = db.Close() }()
-	_, err = db.ExecContext(ctx, "INSERT INTO documents VALUES ('left', zeroblob(250000)); ALTER TABLE evidence DROP COLUMN machine; ALTER TABLE evidence DROP COLUMN unjudged; ALTER TABLE members DROP COLUMN nonce; PRAGMA user_version = 6") // as an earlier release left it
+	_, err = db.ExecContext(ctx, "INSERT INTO documents VALUES ('left', zeroblob(250000)); ALTER TABLE evidence DROP COLUMN machine; ALTER TABLE evidence DROP COLUMN unjudged; ALTER TABLE members DROP COLUMN nonce; ALTER TABLE members DROP COLUMN affirmed; PRAGMA user_version = 6") // as an earlier release left it
 	require.NoError(t, err)
 	again, err := ledger.Open(ctx, path)
 	require.NoError(t, err)

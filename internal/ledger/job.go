@@ -70,7 +70,7 @@ type Member struct {
 	Node    string
 	Keys    *enclave.NodeKeys
 	Result  *enclave.AttestationResult
-	Nonce   *enclave.Nonce // of stored evidence, whose keys and result these are: then those need not be written again
+	Nonce   *enclave.Nonce // of stored evidence, whose keys and result these are: they are read from there, and not written again
 	Refusal *enclave.Refusal
 }
 
@@ -102,14 +102,21 @@ func putMembers(ctx context.Context, tx *sql.Tx, k enclave.JobKey, list []Member
 	if len(list) == 0 {
 		return nil
 	}
-	put, err := tx.PrepareContext(ctx, `INSERT INTO members (cluster, job, restart, node, keys, result, nonce, refusal, at) VALUES (?,?,?,?,?,?,?,?,?)
-		ON CONFLICT DO UPDATE SET keys=coalesce(excluded.keys, keys), result=coalesce(excluded.result, result),
-		nonce=coalesce(excluded.nonce, nonce), refusal=coalesce(excluded.refusal, refusal), at=excluded.at`)
+	put, err := tx.PrepareContext(ctx, `INSERT INTO members (cluster, job, restart, node, keys, result, nonce, affirmed, refusal, at) VALUES (?,?,?,?,?,?,?,?,?,?)
+		ON CONFLICT DO UPDATE SET keys=coalesce(excluded.keys, keys), result=coalesce(excluded.result, result), nonce=coalesce(excluded.nonce, nonce),
+		affirmed=coalesce(excluded.affirmed, affirmed), refusal=coalesce(excluded.refusal, refusal), at=excluded.at`)
 	if err != nil {
 		return err
 	}
 	for _, m := range list {
-		_, err = put.ExecContext(ctx, k.Cluster, k.Job, k.Restart, m.Node, optional(m.Keys), optional(m.Result), name(m.Nonce), optional(m.Refusal), millis(at))
+		var nonce, affirmed any
+		if m.Result != nil {
+			affirmed = m.Result.Status == enclave.StatusAffirming
+		}
+		if m.Nonce != nil {
+			nonce, m.Keys, m.Result = m.Nonce.String(), nil, nil
+		}
+		_, err = put.ExecContext(ctx, k.Cluster, k.Job, k.Restart, m.Node, optional(m.Keys), optional(m.Result), nonce, affirmed, optional(m.Refusal), millis(at))
 		if err != nil {
 			break
 		}
@@ -123,14 +130,6 @@ func optional[T any](v *T) any {
 		return nil
 	}
 	return text(v)
-}
-
-// name is a nonce as the ledger spells it, or NULL.
-func name(n *enclave.Nonce) sql.NullString {
-	if n == nil {
-		return sql.NullString{}
-	}
-	return sql.NullString{String: n.String(), Valid: true}
 }
 
 // End notes that a start is over.

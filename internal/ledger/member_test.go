@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"database/sql"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -31,7 +32,7 @@ func TestAMembersKeysAndResultAreOfTheEvidenceThatItNames(t *testing.T) {
 	k := plan(1, 0, 2001).Job.JobKey
 	e, _ := lineage(t, l, k)
 	require.NoError(t, l.Decide(ctx, k, ledger.Verdict{Verdict: enclave.VerdictProtected, Members: []ledger.Member{
-		{Node: "n1", Nonce: &e.Nonce}, {Node: "n2"},
+		{Node: "n1", Nonce: &e.Nonce, Result: &enclave.AttestationResult{Status: enclave.StatusAffirming}}, {Node: "n2"},
 	}}, noon))
 	require.NoError(t, l.Ready(ctx, k, map[string]any{"n1": "up"}, noon))
 
@@ -54,6 +55,30 @@ func TestAMembersKeysAndResultAreOfTheEvidenceThatItNames(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, shares, 1)
 	assert.Equal(t, 1, shares[0].Affirmed)
+}
+
+func TestNodesThatAnEarlierReleaseAffirmedAreCounted(t *testing.T) {
+	t.Parallel()
+	l, path := open(t)
+	ctx := t.Context()
+	require.NoError(t, l.Register(ctx, plan(1, 0, 2001), noon))
+	of := func(s enclave.Status) *enclave.AttestationResult { return &enclave.AttestationResult{Status: s} }
+	require.NoError(t, l.Decide(ctx, plan(1, 0, 2001).Job.JobKey, ledger.Verdict{Verdict: enclave.VerdictRefused, Members: []ledger.Member{
+		{Node: "n1", Result: of(enclave.StatusAffirming)}, {Node: "n2", Result: of(enclave.StatusContraindicated)}, {Node: "n3"},
+	}}, noon))
+	affirmed := func() int {
+		shares, err := l.Shares(ctx, "c1", ledger.Scope{All: true}, ledger.Cursor{}, 10)
+		require.NoError(t, err)
+		require.Len(t, shares, 1)
+		return shares[0].Affirmed
+	}
+	assert.Equal(t, 1, affirmed())
+	db, err := sql.Open("sqlite", path)
+	require.NoError(t, err)
+	defer func() { _ = db.Close() }()
+	_, err = db.ExecContext(ctx, "UPDATE members SET affirmed=NULL") // as it left them
+	require.NoError(t, err)
+	assert.Equal(t, 1, affirmed())
 }
 
 func TestWhatARowSaysOfAMemberItselfCountsFirst(t *testing.T) {

@@ -97,5 +97,6 @@ ALTER TABLE evidence ADD COLUMN machine TEXT; -- as what the node was enrolled w
 ALTER TABLE evidence ADD COLUMN unjudged INTEGER NOT NULL DEFAULT 0; -- this host could not judge it
 `, `
 ALTER TABLE members ADD COLUMN nonce TEXT; -- of the evidence that has this node's keys and result, where they are not in the row
+ALTER TABLE members ADD COLUMN affirmed INTEGER; -- NULL: nothing was judged, or an earlier release wrote the row, and result says
 `}
 }

@@ -83,13 +83,12 @@ func (x *seat) repeats(a *api.Announcement) bool {
 // member is a node's part as the ledger keeps it. What stands there with the evidence is not written again:
 // it would be a third of all that a large job writes.
 func (x *seat) member() ledger.Member {
-	m := ledger.Member{Node: x.node.Name, Refusal: x.broken}
-	switch {
-	case x.post == nil:
-	case x.stored:
+	m := ledger.Member{Node: x.node.Name, Result: x.result, Refusal: x.broken}
+	if x.post != nil {
+		m.Keys = &x.post.Keys
+	}
+	if x.stored {
 		m.Nonce = &x.post.Nonce
-	default:
-		m.Keys, m.Result = &x.post.Keys, x.result
 	}
 	return m
 }

@@ -711,6 +711,9 @@ func TestPeopleSeeTheirOwn(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, enclave.VerdictRefused, r.Verdict)
 		assert.Equal(t, enclave.StatusContraindicated, r.Nodes[1].Result)
+		for _, n := range r.Nodes {
+			assert.NotEmpty(t, n.Checks, "%s: enclaved keeps none in memory, the ledger has them", n.Name)
+		}
 		assert.Equal(t, enclave.Code("E231"), r.Nodes[1].Refusal.Code)
 		assert.NotEmpty(t, r.NotCovered)
 		_, err = w.v.Report(t.Context(), bob, 7, nil)

@@ -102,7 +102,7 @@ func (s *Server) Serve(ctx context.Context, public, local net.Listener) error {
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS13, CurvePreferences: pki.Exchanges(), Certificates: []tls.Certificate{cert},
 		ClientAuth: tls.RequestClientCert, // checked by the handler, which can count and refuse in words
-		// A roster's answer goes out as one record, not four: nothing here shows a half-read page to anybody.
+		// A roster's answer goes out as two records, not four: nothing here shows a half-read page to anybody.
 		DynamicRecordSizingDisabled: true,
 	}
 	outside := s.http(s.Public(), nil)
