@@ -3,8 +3,6 @@ package verifier_test
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"database/sql"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -34,8 +32,7 @@ func (w *world) wish(node string, key ed25519.PrivateKey) api.EnrolRequest {
 // stored counts what the ledger's file holds of evidence, and of documents.
 func (w *world) stored() (rows, documents int) {
 	w.t.Helper()
-	db, err := sql.Open("sqlite", filepath.Join(w.path, "ledger.db"))
-	require.NoError(w.t, err)
+	db := w.behind()
 	defer func() { _ = db.Close() }()
 	require.NoError(w.t, db.QueryRowContext(w.t.Context(), "SELECT (SELECT count(*) FROM evidence), (SELECT count(*) FROM documents)").Scan(&rows, &documents))
 	return rows, documents

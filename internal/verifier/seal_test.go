@@ -2,8 +2,6 @@ package verifier_test
 
 import (
 	"crypto/ed25519"
-	"database/sql"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -216,11 +214,7 @@ func TestReceipts(t *testing.T) {
 		w.all(k, "n1")
 		w.down(k, "n1")
 		w.settled(k)
-		db, err := sql.Open("sqlite", filepath.Join(w.path, "ledger.db"))
-		require.NoError(t, err)
-		defer func() { assert.NoError(t, db.Close()) }()
-		_, err = db.ExecContext(t.Context(), "CREATE TRIGGER full BEFORE INSERT ON receipts BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END")
-		require.NoError(t, err)
+		w.tell("CREATE TRIGGER full BEFORE INSERT ON receipts BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END")
 		for range 3 {
 			require.ErrorContains(t, w.v.SealDue(t.Context()), "disk is full")
 		}
@@ -228,8 +222,7 @@ func TestReceipts(t *testing.T) {
 		alarms := slices.Clone(w.alarms)
 		w.mu.Unlock()
 		assert.Equal(t, []enclave.Code{"E525"}, alarms, "told once, not every few seconds")
-		_, err = db.ExecContext(t.Context(), "DROP TRIGGER full")
-		require.NoError(t, err)
+		w.tell("DROP TRIGGER full")
 		o := w.receipt(k)
 		require.NotNil(t, o)
 		assert.Equal(t, uint64(1), o.Statement.Predicate.Chain.Sequence)

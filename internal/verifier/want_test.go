@@ -17,13 +17,20 @@ import (
 	"github.com/slurm-enclave/slurm-enclave/internal/verifier/api"
 )
 
-// tell executes statements in the ledger behind the verifier's back.
+// behind opens the ledger behind the verifier's back; it waits while that writes.
+func (w *world) behind() *sql.DB {
+	w.t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(w.path, "ledger.db")+"?_pragma=busy_timeout(5000)")
+	require.NoError(w.t, err)
+	return db
+}
+
+// tell executes statements in the ledger.
 func (w *world) tell(statement string) {
 	w.t.Helper()
-	db, err := sql.Open("sqlite", filepath.Join(w.path, "ledger.db"))
-	require.NoError(w.t, err)
+	db := w.behind()
 	defer func() { require.NoError(w.t, db.Close()) }()
-	_, err = db.ExecContext(w.t.Context(), statement)
+	_, err := db.ExecContext(w.t.Context(), statement)
 	require.NoError(w.t, err)
 }
 
