@@ -70,7 +70,7 @@ type Member struct {
 	Node    string
 	Keys    *enclave.NodeKeys
 	Result  *enclave.AttestationResult
-	Nonce   *enclave.Nonce // of stored evidence, whose keys and result these are: they are read from there, and not written again
+	Nonce   *enclave.Nonce // when written: of stored evidence, whose keys and result these are. They are not written again, but read from there
 	Refusal *enclave.Refusal
 }
 

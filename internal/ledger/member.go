@@ -21,7 +21,7 @@ type MemberEntry struct {
 }
 
 // memberQuery is the start of a query for members, with the evidence that has their keys and results.
-const memberQuery = `SELECT m.cluster, m.job, m.restart, m.node, coalesce(m.keys, e.keys), coalesce(m.result, e.result), m.nonce, m.refusal, m.ready, m.teardown, m.at
+const memberQuery = `SELECT m.cluster, m.job, m.restart, m.node, coalesce(m.keys, e.keys), coalesce(m.result, e.result), m.refusal, m.ready, m.teardown, m.at
 	FROM members m LEFT JOIN evidence e ON e.nonce = m.nonce `
 
 // Ready stores the nodes' reports of barrier 2, in one transaction.
@@ -102,15 +102,11 @@ func (l *Ledger) LastMember(ctx context.Context, node string) (MemberEntry, erro
 func (l *Ledger) members(ctx context.Context, where string, args ...any) ([]MemberEntry, error) {
 	return list(ctx, l, "list members", func(row scanner) (MemberEntry, error) {
 		var m MemberEntry
-		var keys, result, nonce, refusal, ready, teardown sql.NullString
+		var keys, result, refusal, ready, teardown sql.NullString
 		var at int64
-		bad := row.Scan(&m.Key.Cluster, &m.Key.Job, &m.Key.Restart, &m.Node, &keys, &result, &nonce, &refusal, &ready, &teardown, &at)
+		bad := row.Scan(&m.Key.Cluster, &m.Key.Job, &m.Key.Restart, &m.Node, &keys, &result, &refusal, &ready, &teardown, &at)
 		bad = errors.Join(bad, column(keys, &m.Keys), column(result, &m.Result), column(refusal, &m.Refusal),
 			column(ready, &m.Ready), column(teardown, &m.Teardown))
-		if nonce.Valid {
-			m.Nonce = new(enclave.Nonce)
-			bad = errors.Join(bad, m.Nonce.UnmarshalText([]byte(nonce.String)))
-		}
 		m.At = time.UnixMilli(at).UTC()
 		return m, bad
 	}, memberQuery+where, args...)

@@ -42,7 +42,7 @@ func TestAMembersKeysAndResultAreOfTheEvidenceThatItNames(t *testing.T) {
 	members, err := again.Members(ctx, k)
 	require.NoError(t, err)
 	require.Len(t, members, 2)
-	assert.Equal(t, ledger.Member{Node: "n1", Keys: &e.Keys, Result: &e.Result, Nonce: &e.Nonce}, members[0].Member)
+	assert.Equal(t, ledger.Member{Node: "n1", Keys: &e.Keys, Result: &e.Result}, members[0].Member)
 	assert.Equal(t, `"up"`, string(members[0].Ready))
 	assert.Equal(t, ledger.Member{Node: "n2"}, members[1].Member, "it named no evidence")
 	one, err := again.Member(ctx, k, "n1")
@@ -95,9 +95,9 @@ func TestWhatARowSaysOfAMemberItselfCountsFirst(t *testing.T) {
 		return got
 	}
 	refusal := enclave.Refuse("E221", enclave.FaultNode, "measurement")
-	assert.Equal(t, ledger.Member{Node: "n1", Nonce: &e.Nonce, Keys: &e.Keys, Result: &e.Result}, decide(ledger.Member{Node: "n1", Nonce: &e.Nonce}).Member)
+	assert.Equal(t, ledger.Member{Node: "n1", Keys: &e.Keys, Result: &e.Result}, decide(ledger.Member{Node: "n1", Nonce: &e.Nonce}).Member)
 	assert.Equal(t, refusal, decide(ledger.Member{Node: "n1", Refusal: refusal}).Refusal)
 	after := decide(ledger.Member{Node: "n1", Keys: &other.Keys, Result: &other.Result})
-	assert.Equal(t, ledger.Member{Node: "n1", Nonce: &e.Nonce, Keys: &other.Keys, Result: &other.Result, Refusal: refusal}, after.Member,
+	assert.Equal(t, ledger.Member{Node: "n1", Keys: &other.Keys, Result: &other.Result, Refusal: refusal}, after.Member,
 		"as a release before this one wrote it, and as a start that is refused does")
 }
